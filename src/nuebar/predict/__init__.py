@@ -1,0 +1,1 @@
+"""Predictors of the reconstructed spectrum, and the model that adds backgrounds and pulls."""

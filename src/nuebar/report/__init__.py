@@ -1,0 +1,1 @@
+"""Pictures, tables and pages. The only folder that imports a plotting library."""

@@ -1,0 +1,1 @@
+"""Statistics that any experiment could use."""
