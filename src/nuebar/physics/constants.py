@@ -1,8 +1,7 @@
 """Physical constants, each with its source; units are in the names.
 
-Sources: CODATA 2022 (P. Mohr et al., https://physics.nist.gov/constants), whose electron, proton and neutron masses
-PDG 2024 (S. Navas et al., Phys. Rev. D 110, 030001) also lists to all digits that matter here; the exact SI units
-of 2019; and PDG 2024 itself for what a listing averages (the neutron lifetime, the axial coupling).
+Sources: the exact SI units of 2019; CODATA 2022 (https://physics.nist.gov/constants), whose masses PDG 2024
+(S. Navas et al., Phys. Rev. D 110, 030001) lists too; and PDG 2024 for the neutron lifetime.
 """
 
 # Exact by the definition of the SI (2019).

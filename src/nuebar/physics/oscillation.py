@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -16,9 +17,9 @@ from jax.typing import ArrayLike
 from nuebar.physics.constants import AVOGADRO_per_mol, G_FERMI_MeV_m3, HBARC_eV_m
 
 __all__ = [
+    "Eigensystem",
     "PHASE_per_eV2_km_MeV",
     "POTENTIAL_eV2_per_MeV",
-    "Eigensystem",
     "dm2_ee",
     "eigensystem",
     "matter",
@@ -129,10 +130,7 @@ def eigensystem(
     w3 = jnp.asarray(sin2_th13)
     w2 = (1.0 - w3) * sin2_th12
     w1 = (1.0 - w3) * (1.0 - jnp.asarray(sin2_th12))
-    delta = jnp.zeros_like(a * d3 * w1)
-    for _ in range(4):
-        lam3 = d3 + delta
-        delta = -a * w3 / (1.0 + a * (w1 / lam3 + w2 / (lam3 - d2)))
+    delta = _atmospheric_shift(a, w1, w2, w3, d2, d3)
     lam3 = d3 + delta
     total = d2 - a - delta
     product = -a * d2 * w1 * d3 / lam3
@@ -142,13 +140,33 @@ def eigensystem(
     lam1 = product / lam2
     gap31, gap32 = lam3 - lam1, lam3 - lam2
 
-    def numerator(lam: Array) -> Array:
-        return w1 * (lam - d2) * (lam - d3) + lam * (w2 * (lam - d3) + w3 * (lam - d2))
-
+    weight1 = (w1 * (lam1 - d2) * (lam1 - d3) + lam1 * (w2 * (lam1 - d3) + w3 * (lam1 - d2))) / (gap * gap31)
     weight3 = ((w1 * (lam3 - d2) + w2 * lam3) * delta + w3 * lam3 * (lam3 - d2)) / (gap31 * gap32)
-    return Eigensystem(
-        numerator(lam1) / (gap * gap31), -numerator(lam2) / (gap * gap32), weight3, gap, gap31, gap32
-    )
+    return Eigensystem(weight1, 1.0 - weight1 - weight3, weight3, gap, gap31, gap32)
+
+
+@jax.custom_jvp
+def _atmospheric_shift(a: Array, w1: Array, w2: Array, w3: Array, d2: Array, d3: Array) -> Array:
+    """λ3 - Δm²31 by fixed-point iteration; its derivative comes from the equation, not from the iteration."""
+    delta = jnp.zeros_like(a * d3 * w1)
+    for _ in range(3):
+        delta = -a * w3 / (1.0 + a * (w1 / (d3 + delta) + w2 / (d3 + delta - d2)))
+    return delta
+
+
+def _secular(delta: Array, a: Array, w1: Array, w2: Array, w3: Array, d2: Array, d3: Array) -> Array:
+    lam = d3 + delta
+    return delta + a * (w3 + delta * (w1 / lam + w2 / (lam - d2)))
+
+
+@_atmospheric_shift.defjvp
+def _atmospheric_shift_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    delta = _atmospheric_shift(*primals)
+    a, w1, w2, w3, d2, d3 = primals
+    lam = d3 + delta
+    slope = 1.0 + a * (w1 * d3 / lam**2 + w2 * (d3 - d2) / (lam - d2) ** 2)
+    _, moved = jax.jvp(lambda *p: _secular(delta, *p), primals, tangents)
+    return delta, -moved / slope
 
 
 def matter(

@@ -55,8 +55,7 @@ def polynomial_spectrum(e_nu_MeV: ArrayLike, coefficients: ArrayLike) -> Array:
 def huber_mueller(e_nu_MeV: ArrayLike, isotope: str) -> Array:
     """The Huber-Mueller spectrum of one isotope, antineutrinos per fission and MeV.
 
-    The polynomials were fitted from 2 to 8 MeV; outside they are extrapolated as they stand. What that
-    costs is small: 1.6 % of the IBD events of a reactor lie below 2 MeV and 0.6 % above 8 MeV.
+    The polynomials were fitted from 2 to 8 MeV; outside they are extrapolated as they stand.
 
     Args:
         e_nu_MeV: Energies, any shape.
@@ -119,7 +118,9 @@ def mean_energy_per_fission_MeV(fractions: ArrayLike, energy_per_fission_MeV: Ar
     return jnp.sum(f * jnp.asarray(energy_per_fission_MeV), axis=-1) / jnp.sum(f, axis=-1)
 
 
-def fissions_per_second(power_GW: ArrayLike, fractions: ArrayLike, energy_per_fission_MeV: ArrayLike) -> Array:
+def fissions_per_second(
+    power_GW: ArrayLike, fractions: ArrayLike, energy_per_fission_MeV: ArrayLike
+) -> Array:
     """Fissions a second of each isotope: W f_i / Σ f_i e_i.
 
     Args:

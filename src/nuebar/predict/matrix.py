@@ -1,0 +1,122 @@
+"""Response matrix times oscillated spectrum: the direct integration that the others are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from nuebar.parameters import OSCILLATION
+from nuebar.physics import oscillation
+from nuebar.predict.box import PHYSICS, Box, check_parameters, physics_vector
+from nuebar.predict.signal import SignalInputs
+from nuebar.predict.smooth import with_cached_derivatives
+
+__all__ = ["MatrixPredictor"]
+
+
+class MatrixPredictor(eqx.Module):
+    """S_b = Σ_j R_bj Σ_c N_cj P(E_j, L_c): every core at its own baseline, matter exactly, no approximation.
+
+    Attributes:
+        edges_MeV: Bins of reconstructed energy, ``bins + 1`` numbers.
+        core_names: Names of the cores.
+        provenance: Pairs that say what it was built from.
+    """
+
+    edges_MeV: tuple[float, ...] = eqx.field(static=True)
+    core_names: tuple[str, ...] = eqx.field(static=True)
+    provenance: tuple[tuple[str, str], ...] = eqx.field(static=True)
+    electrons_per_nucleon: float = eqx.field(static=True)
+    e_nu_MeV: Array
+    baseline_km: Array
+    events: Array
+    response: Array
+
+    @classmethod
+    def build(cls, inputs: SignalInputs) -> MatrixPredictor:
+        """Take the arrays of an experiment.
+
+        Args:
+            inputs: From :func:`nuebar.predict.signal.signal_inputs`.
+        """
+        return cls(
+            edges_MeV=tuple(float(e) for e in inputs.edges_MeV),
+            core_names=inputs.core_names,
+            provenance=(("predictor", "matrix"), *inputs.provenance.items()),
+            electrons_per_nucleon=inputs.electrons_per_nucleon,
+            e_nu_MeV=jnp.asarray(inputs.e_nu_MeV),
+            baseline_km=jnp.asarray(inputs.baseline_km),
+            events=jnp.asarray(inputs.events),
+            response=jnp.asarray(inputs.response),
+        )
+
+    @property
+    def name(self) -> str:
+        """How the predictor is called in results and on the command line."""
+        return "matrix"
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Bins of reconstructed energy in MeV, shape ``(bins + 1,)``."""
+        return np.array(self.edges_MeV)
+
+    @property
+    def box(self) -> Box:
+        """It is valid everywhere."""
+        return {}
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Everything it takes; the density may be left out (vacuum)."""
+        return PHYSICS
+
+    def predict(self, parameters: Mapping[str, ArrayLike]) -> Array:
+        """Expected signal counts per bin.
+
+        Args:
+            parameters: The four oscillation parameters by name, and ``matter_density_g_cm3`` if not vacuum.
+
+        Returns:
+            Counts, shape ``(bins,)``.
+        """
+        check_parameters(parameters, self.parameter_names, OSCILLATION)
+        return _predict(self, physics_vector(parameters))
+
+    def channels(self, p: Array) -> Array:
+        """Counts of all cores together (row 0) and of each core, shape ``(1 + cores, bins)``.
+
+        Args:
+            p: The five numbers of :data:`nuebar.predict.box.PHYSICS`.
+        """
+        return _channels(self, p)
+
+    def unoscillated(self) -> Array:
+        """Counts per bin without oscillations."""
+        return self.response @ jnp.sum(self.events, axis=0)
+
+    def survival(self, p: Array) -> Array:
+        """P(E_j, L_c) at the nodes of the grid, shape ``(cores, nodes)``."""
+        return oscillation.matter(
+            self.e_nu_MeV[None, :],
+            self.baseline_km[:, None],
+            **dict(zip(OSCILLATION, p[:4], strict=True)),
+            density_g_cm3=p[4],
+            electrons_per_nucleon=self.electrons_per_nucleon,
+        )
+
+
+@jax.jit
+def _predict(predictor: MatrixPredictor, p: Array) -> Array:
+    return predictor.response @ jnp.sum(predictor.events * predictor.survival(p), axis=0)
+
+
+@with_cached_derivatives
+def _channels(predictor: MatrixPredictor, p: Array) -> Array:
+    each = (predictor.events * predictor.survival(p)) @ predictor.response.T
+    return jnp.concatenate([jnp.sum(each, axis=0, keepdims=True), each])

@@ -1,0 +1,372 @@
+"""The un-oscillated signal of an experiment on a fine neutrino-energy grid, and its response matrix.
+
+Both predictors of this folder start from the same :class:`SignalInputs`, so that their difference is numerics
+and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import ndtr
+
+from nuebar.config import Experiment
+from nuebar.errors import NuebarError
+from nuebar.io.files import read_text_table
+from nuebar.io.releases import CommonInputs, Juno2025Release, Table, read_table
+from nuebar.physics import ibd, reactor, scintillator
+from nuebar.physics.constants import SECONDS_PER_DAY
+
+__all__ = ["Nonlinearity", "SignalInputs", "fine_edges", "nonlinearity", "response_matrix", "signal_inputs"]
+
+Array = np.ndarray
+PADDING = 12  # fine bins beyond the analysis range, so that shifts of the scale find events on both sides
+E_NU_MAX_MeV = 13.0
+CELL_MeV = 0.02
+NODES_PER_CELL = 3
+ANGLES = 5
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    """E_vis / E_dep of positrons against E_dep, with pull curves.
+
+    Attributes:
+        e_dep_MeV: Nodes, shape ``(n,)``.
+        nominal: Ratio at the nodes.
+        pulls: Curves one standard deviation away, shape ``(pulls, n)``.
+    """
+
+    e_dep_MeV: Array
+    nominal: Array
+    pulls: Array
+
+    def visible(self, e_dep_MeV: Array) -> Array:
+        """E_vis in MeV for deposited energies."""
+        ratio = scintillator.tabulated_ratio(
+            e_dep_MeV, self.e_dep_MeV, self.nominal, self.pulls, np.zeros(len(self.pulls))
+        )
+        return np.asarray(e_dep_MeV * ratio)
+
+    def pull_shifts(self, e_vis_MeV: Array) -> Array:
+        """How far each pull moves the visible energy, in MeV, shape ``(pulls, len(e_vis_MeV))``."""
+        visible = self.e_dep_MeV * self.nominal
+        return np.array(
+            [np.interp(e_vis_MeV, visible, self.e_dep_MeV * (curve - self.nominal)) for curve in self.pulls]
+        ).reshape(len(self.pulls), np.size(e_vis_MeV))
+
+
+@dataclass(frozen=True)
+class SignalInputs:
+    """Everything between the reactors and the reconstructed spectrum that does not oscillate.
+
+    Attributes:
+        e_nu_MeV: Quadrature nodes in neutrino energy, shape ``(nodes,)``.
+        core_names: Names of the cores.
+        baseline_km: Shape ``(cores,)``.
+        events: Un-oscillated selected events of each core at each node (weights of the quadrature included),
+            shape ``(cores, nodes)``.
+        extras: Derivatives of ``events`` with respect to flux pulls (spent fuel, non-equilibrium, fission
+            fractions, spectrum segments), name → shape ``(cores, nodes)``.
+        edges_MeV: Fine bins of reconstructed energy, shape ``(bins + 1,)``.
+        response: Probability of each fine bin for each node, shape ``(bins, nodes)``.
+        electrons_per_nucleon: Y_e of the matter along the baselines.
+        nonlinearity: The curve inside ``response`` (for the pulls of it); ``None`` if there is none.
+        provenance: What the numbers were made from.
+    """
+
+    e_nu_MeV: Array
+    core_names: tuple[str, ...]
+    baseline_km: Array
+    events: Array
+    extras: Mapping[str, Array]
+    edges_MeV: Array
+    response: Array
+    electrons_per_nucleon: float
+    nonlinearity: Nonlinearity | None
+    provenance: Mapping[str, str]
+
+
+def fine_edges(edges_MeV: Array, width_MeV: float, padding: int = PADDING) -> Array:
+    """Subdivide bins to at most ``width_MeV`` and pad both ends (not below zero).
+
+    Args:
+        edges_MeV: Analysis edges.
+        width_MeV: Largest fine width.
+        padding: Number of extra bins on each side.
+
+    Returns:
+        Fine edges that contain every analysis edge.
+    """
+    edges = np.asarray(edges_MeV, dtype=float)
+    parts = [
+        np.linspace(a, b, max(1, int(np.ceil((b - a) / width_MeV - 1e-9))) + 1)[:-1]
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    inner = np.concatenate([*parts, edges[-1:]])
+    low, high = inner[1] - inner[0], inner[-1] - inner[-2]
+    steps = np.arange(1, padding + 1)
+    below = inner[0] - low * steps[::-1]
+    return np.concatenate([below[below > 0], inner, inner[-1] + high * steps])
+
+
+def neutrino_grid(e_max_MeV: float = E_NU_MAX_MeV) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes and weights in cells of 20 keV from threshold; weights in MeV."""
+    cells = np.linspace(
+        ibd.THRESHOLD_MeV, e_max_MeV, int(np.ceil((e_max_MeV - ibd.THRESHOLD_MeV) / CELL_MeV)) + 1
+    )
+    x, w = np.polynomial.legendre.leggauss(NODES_PER_CELL)
+    half = 0.5 * np.diff(cells)[:, None]
+    middle = 0.5 * (cells[1:] + cells[:-1])[:, None]
+    return (middle + half * x).ravel(), (half * w).ravel()
+
+
+def response_matrix(
+    e_nu_MeV: Array,
+    edges_MeV: Array,
+    visible: Callable[[Array], Array],
+    resolution: tuple[float, ...],
+) -> Array:
+    """Probability that a neutrino energy is reconstructed in a bin.
+
+    The positron direction is integrated with the differential cross-section (recoil of the neutron), then
+    non-linearity and a Gaussian resolution are applied.
+
+    Args:
+        e_nu_MeV: Neutrino energies above threshold, shape ``(nodes,)``.
+        edges_MeV: Bins of reconstructed energy, shape ``(bins + 1,)``.
+        visible: Deposited → visible energy.
+        resolution: (a, b, c) of :func:`nuebar.physics.scintillator.resolution_sigma`.
+
+    Returns:
+        Shape ``(bins, nodes)``; columns sum to one up to what falls outside the bins.
+    """
+    cos_theta, weights = (np.asarray(x) for x in ibd.angular_quadrature(jnp.asarray(e_nu_MeV), ANGLES))
+    out = np.zeros((edges_MeV.size - 1, e_nu_MeV.size))
+    for k in range(ANGLES):
+        e_vis = visible(np.asarray(ibd.deposited_energy(jnp.asarray(e_nu_MeV), float(cos_theta[k]))))
+        sigma = np.asarray(scintillator.resolution_sigma(e_vis, *resolution))
+        cumulative = ndtr((edges_MeV[:, None] - e_vis) / sigma)
+        out += weights[:, k] * np.diff(cumulative, axis=0)
+    return out
+
+
+def nonlinearity(
+    experiment: Experiment, release: Juno2025Release | None = None, inputs: CommonInputs | None = None
+) -> Nonlinearity | None:
+    """The non-linearity that the experiment asks for, from a table, Birks' law, a release or the common inputs."""
+    kind = experiment.response.nonlinearity
+    if kind == "none":
+        return None
+    scale = experiment.systematics.nonlinearity_scale
+    if inputs is not None:
+        grid = inputs.positron_nonlinearity.x
+        nominal, curves = inputs.positron_nonlinearity.y, [t.y for t in inputs.positron_nonlinearity_pulls]
+    elif release is not None and experiment.release.nonlinearity:
+        curve = release.positron
+        grid, nominal = curve.energy_MeV, curve.ratio
+        curves = [nominal + 0.5 * (np.abs(curve.error_low) + np.abs(curve.error_high))]
+    elif kind == "birks":
+        grid = np.concatenate([np.arange(1.0219979, 2.0, 0.02), np.arange(2.0, 14.1, 0.1)])
+        r = experiment.response
+        nominal = (
+            np.asarray(
+                scintillator.positron_visible_energy(grid, r.kB_g_cm2_GeV, r.fC, r.light_yield_per_MeV)
+            )
+            / grid
+        )
+        curves = []
+    else:
+        table = read_text_table(experiment.table(kind), ("e_dep_MeV", "nominal"))
+        grid, nominal = table.numbers("e_dep_MeV"), table.numbers("nominal")
+        curves = [table.numbers(name) for name in table.header if name.startswith("pull")]
+    curves = [nominal + scale * (c - nominal) for c in curves]
+    return Nonlinearity(np.asarray(grid), np.asarray(nominal), np.array(curves).reshape(len(curves), -1))
+
+
+def signal_inputs(
+    experiment: Experiment, *, release: Juno2025Release | None = None, inputs: CommonInputs | None = None
+) -> SignalInputs:
+    """Fold an experiment's reactors, cross-section and response into arrays.
+
+    Args:
+        experiment: What to predict.
+        release: A release of data whose non-linearity and un-oscillated spectrum may be used.
+        inputs: JUNO's common inputs, which then replace spectra, corrections, cross-section and curves.
+
+    Returns:
+        The inputs of the predictors.
+    """
+    e_nu, de = neutrino_grid()
+    flux, extras = _flux(experiment, e_nu, inputs)
+    events_per_flux = _cross_section(experiment, e_nu, inputs) * de * experiment.target.free_protons
+    events_per_flux *= experiment.target.efficiency
+    events = flux * events_per_flux
+    rate = experiment.reactor.unoscillated_per_day
+    anchor = 1.0
+    if rate is not None:
+        anchor = rate * experiment.target.efficiency * experiment.exposure.days / events.sum()
+    edges = fine_edges(np.array(experiment.binning.edges()), experiment.binning.fine_width_MeV)
+    curve = nonlinearity(experiment, release, inputs)
+    response = response_matrix(
+        e_nu, edges, curve.visible if curve is not None else np.asarray, experiment.response.resolution
+    )
+    return SignalInputs(
+        e_nu_MeV=e_nu,
+        core_names=tuple(c.name for c in experiment.reactor.cores),
+        baseline_km=np.array([c.baseline_km for c in experiment.reactor.cores]),
+        events=anchor * events,
+        extras={name: anchor * x * events_per_flux for name, x in extras.items()},
+        edges_MeV=edges,
+        response=response,
+        electrons_per_nucleon=experiment.matter.electrons_per_nucleon,
+        nonlinearity=curve,
+        provenance={
+            "experiment": experiment.name,
+            "flux": "common inputs"
+            if inputs is not None
+            else f"{experiment.reactor.spectrum}, {experiment.reactor.shape}",
+            "nonlinearity": experiment.response.nonlinearity,
+        },
+    )
+
+
+# ---------------------------------------------------------------- reactors
+
+
+def _fissions(experiment: Experiment) -> Array:
+    """Fissions of each isotope in each core over the exposure, shape ``(cores, isotopes)``."""
+    r = experiment.reactor
+    energy = np.array([r.energy_per_fission_MeV[i] for i in reactor.ISOTOPES])
+    rows = []
+    for core in r.cores:
+        fractions = core.fission_fractions or r.fission_fractions
+        f = np.array([fractions[i] for i in reactor.ISOTOPES])
+        duty = r.duty_cycle if core.duty_cycle is None else core.duty_cycle
+        seconds = experiment.exposure.days * SECONDS_PER_DAY
+        if core.history is None:
+            rows.append(np.asarray(reactor.fissions_per_second(core.power_GW, f, energy)) * duty * seconds)
+        else:
+            rows.append(_fissions_from_history(experiment, core.history, f, energy))
+    return np.array(rows)
+
+
+def _fissions_from_history(experiment: Experiment, name: str, f: Array, energy: Array) -> Array:
+    """Integrate a table of days, power and (optional) fractions; scaled to the live time of the exposure."""
+    path = experiment.table(name)
+    table = read_text_table(path, ("days", "power_GW"), optional=reactor.ISOTOPES)
+    days, power = table.numbers("days"), table.numbers("power_GW")
+    present = [i for i in reactor.ISOTOPES if i in table.header]
+    if present and len(present) < len(reactor.ISOTOPES):
+        raise NuebarError(f"{path}: expected all of {', '.join(reactor.ISOTOPES)} or none, got {present}")
+    fractions = [table.numbers(i) for i in present]
+    if np.any(days <= 0) or np.any(power < 0):
+        raise NuebarError(f"{path}: expected positive days and powers ≥ 0 in every row")
+    fuel = np.stack(fractions, axis=-1) if fractions else np.broadcast_to(f, (days.size, 4))
+    live = days / days.sum() * experiment.exposure.days * SECONDS_PER_DAY
+    return np.asarray(reactor.time_averaged_fissions(power, fuel, live, energy))
+
+
+def _spectra(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> Array:
+    """Antineutrinos per fission and MeV of the four isotopes, shape ``(isotopes, nodes)``."""
+    if inputs is not None:
+        tables = [inputs.isotope_spectra[i] for i in reactor.ISOTOPES]
+        return np.array([np.interp(e_nu, t.x, t.y) for t in tables])
+    if experiment.reactor.spectrum == "huber-mueller":
+        return np.array([np.asarray(reactor.huber_mueller(e_nu, i)) for i in reactor.ISOTOPES])
+    path = experiment.table(experiment.reactor.spectrum)
+    grid, *columns = read_table(path, ("e_nu_MeV", *reactor.ISOTOPES))
+    if np.any(np.array(columns) <= 0) or np.any(np.diff(grid) <= 0):
+        raise NuebarError(f"{path}: expected increasing energies and positive spectra in every row")
+    return np.array([np.asarray(reactor.tabulated_spectrum(e_nu, grid, c)) for c in columns])
+
+
+def _shape(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> Array:
+    """The factor on all spectra (bump and yield)."""
+    if experiment.reactor.shape == "none":
+        return np.ones_like(e_nu)
+    if inputs is not None:
+        # The common inputs give the total with the bump at Daya Bay's fractions; over the mix of the isotope
+        # tables at these fractions it is the shape for any fuel.
+        mix = {"U235": 0.564, "U238": 0.076, "Pu239": 0.304, "Pu241": 0.056}
+        total = sum(f * np.interp(e_nu, *_xy(inputs.isotope_spectra[i])) for i, f in mix.items())
+        return np.interp(e_nu, *_xy(inputs.dayabay_spectrum)) / total
+    return np.interp(e_nu, *_columns(experiment, experiment.reactor.shape, ("e_nu_MeV", "ratio")))
+
+
+def _flux(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> tuple[Array, dict[str, Array]]:
+    """Un-oscillated fluence of every core (per cm² and MeV), and its derivatives with respect to flux pulls."""
+    r = experiment.reactor
+    fissions = _fissions(experiment)
+    baseline = np.array([c.baseline_km for c in r.cores])
+    area = 4.0 * np.pi * (baseline * 1e5) ** 2
+    spectra = _spectra(experiment, e_nu, inputs) * _shape(experiment, e_nu, inputs)
+    noneq, spent = _corrections(experiment, e_nu, inputs)
+    base = fissions @ spectra / area[:, None]
+    added = fissions @ (spectra * noneq) / area[:, None]
+    extras = {"nonequilibrium": added, "spent_fuel": base * spent}
+    flux = base + added + base * spent
+    isotope_events = fissions[:, :, None] * (spectra * (1.0 + noneq + spent))[None] / area[:, None, None]
+    for k, isotope in enumerate(reactor.ISOTOPES):
+        extras[f"fission_fraction_{isotope}"] = (
+            isotope_events[:, k] - flux * _energy_share(experiment, k)[:, None]
+        )
+    nodes = np.array(r.segments_MeV)
+    for k in range(nodes.size):
+        extras[f"segment_{k + 1}"] = flux * np.interp(e_nu, nodes, np.eye(nodes.size)[k])
+    return flux, extras
+
+
+def _energy_share(experiment: Experiment, k: int) -> Array:
+    """D ln⟨E per fission⟩ / d ln f_k of each core: a larger fraction takes its share of a fixed thermal power."""
+    r = experiment.reactor
+    out = []
+    for core in r.cores:
+        fractions = core.fission_fractions or r.fission_fractions
+        weight = np.array([fractions[i] * r.energy_per_fission_MeV[i] for i in reactor.ISOTOPES])
+        out.append(weight[k] / weight.sum())
+    return np.array(out)
+
+
+def _corrections(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> tuple[Array, Array]:
+    """Relative additions: non-equilibrium per isotope (isotopes, nodes), and spent fuel (nodes,)."""
+    r = experiment.reactor
+    noneq, spent = np.zeros((4, e_nu.size)), np.zeros(e_nu.size)
+    if r.nonequilibrium != "none":
+        if inputs is not None:
+            noneq += np.interp(e_nu, *_xy(inputs.non_equilibrium_ratio), right=0.0)
+        else:
+            grid, *columns = _columns(experiment, r.nonequilibrium, ("e_nu_MeV", *reactor.ISOTOPES))
+            noneq = np.array([np.interp(e_nu, grid, c, right=0.0) for c in columns])
+    if r.spent_fuel != "none":
+        if inputs is not None:
+            spent = np.interp(e_nu, *_xy(inputs.spent_fuel_ratio), right=0.0)
+        else:
+            spent = np.interp(e_nu, *_columns(experiment, r.spent_fuel, ("e_nu_MeV", "ratio")), right=0.0)
+    return noneq, spent
+
+
+def _cross_section(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> Array:
+    """IBD cross-section in cm²."""
+    if experiment.reactor.cross_section == "strumia-vissani":
+        if inputs is not None:
+            return np.interp(e_nu, *_xy(inputs.ibd_cross_sections["strumia_vissani"]))
+        return np.asarray(ibd.cross_section_strumia_vissani(e_nu))
+    if inputs is not None:
+        return np.interp(e_nu, *_xy(inputs.ibd_cross_sections["vogel_beacom"]))
+    return np.asarray(ibd.cross_section_vogel_beacom(e_nu))
+
+
+def _columns(experiment: Experiment, name: str, columns: tuple[str, ...]) -> tuple[Array, ...]:
+    path = experiment.table(name)
+    out = read_table(path, columns)
+    if np.any(np.diff(out[0]) <= 0):
+        raise NuebarError(f"{path}: column {columns[0]}: expected energies that increase from row to row")
+    return out
+
+
+def _xy(table: Table) -> tuple[Array, Array]:
+    return table.x, table.y
