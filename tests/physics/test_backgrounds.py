@@ -259,7 +259,7 @@ def test_quenched_fragments_add_their_mean_light_to_lithium():
     for branch in beta_decay.LI9_NEUTRON:
         t = np.linspace(0.0, branch.endpoint_MeV, 4001)
         electron = np.asarray(beta_decay.electron_spectrum(t, branch.endpoint_MeV, 4, 9))
-        # Three bodies: neutron energies √(E (E_max - E)) up to 8/9 of what is free, 4/9 on average; 8 % α light.
+        # Three bodies: neutron energies √(E (E_max - E)) up to 8/9 of what is free, mean 4/9; 8 % α light.
         free = branch.level_MeV - 1.5736
         e = 8 / 9 * free * np.linspace(0.0, 1.0, 401)
         weight = np.sqrt(e * (e[-1] - e))
@@ -277,6 +277,8 @@ def test_alpha_n_has_its_three_groups():
     assert recoils[centres > 4.1].sum() == pytest.approx(0.0, abs=1e-12)
     assert carbon[(centres > 4.3) & (centres < 5.6)].sum() == pytest.approx(1.0, abs=1e-9)
     assert oxygen[(centres > 6.0) & (centres < 6.2)].sum() == pytest.approx(1.0, abs=1e-9)
+    mixed = SHAPES["alpha_n"](np.arange(0.0, 8.0, 0.1), SHARP, group_fractions=(0.5, 0.2, 0.3))
+    np.testing.assert_allclose(mixed, 0.5 * recoils + 0.2 * carbon + 0.3 * oxygen, atol=1e-9)
 
 
 def test_double_neutrons_are_lines():

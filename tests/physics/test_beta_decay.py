@@ -90,7 +90,7 @@ def test_gradient_in_the_kinetic_energy_agrees_with_differences():
     np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=1e-6)
 
 
-# 98.3 % of 214Bi is listed by radiation tables above 0.2 %; P_n of 9Li and 8He: Tilley et al. 2004.
+# 214Bi: the weak branches are left out; P_n of 9Li and 8He: Tilley et al. 2004.
 @pytest.mark.parametrize(
     ("branches", "total", "tolerance"),
     [

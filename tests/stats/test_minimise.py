@@ -243,6 +243,8 @@ def test_minimum_on_a_limit_is_not_valid_and_says_so(side, limit):
     assert fit.at_limit == ("sin2_th12",)
     assert f"sin2_th12 ended on its {side} limit {limit}" in fit.reason
     assert fit.value("sin2_th12") == limit
+    assert fit.edm < 1e-5
+    assert "not converged" not in fit.reason
     assert not fit.minos["rate"].valid
     assert fit.minos["rate"].reason == "the minimum is not valid"
     start[0] = limit
@@ -433,6 +435,13 @@ def test_gauss_newton_keeps_limits_and_fixed_parameters():
     np.testing.assert_allclose(held.covariance, [[0, 0, 0], [0, 1, 0], [0, 0, 0]], atol=1e-9)
     np.testing.assert_allclose(held.cost, 5.0, rtol=1e-7)
     assert held.converged
+
+
+def test_gauss_newton_takes_back_a_step_that_overshoots():
+    """Undamped steps on arctan x diverge from |x| > 1.392."""
+    end = jax.jit(lambda start: gauss_newton(jnp.arctan, start))(jnp.asarray([10.0]))
+    assert end.converged
+    assert abs(end.values[0]) < 1e-3
 
 
 def test_gauss_newton_without_a_start_does_not_converge():
