@@ -125,6 +125,7 @@ def gauss_newton(
     Returns:
         The end point, with its distance to the minimum and whether it converged.
     """
+    require_x64()
     x = jnp.asarray(start, float)
     lower = jnp.full_like(x, -jnp.inf) if lower is None else jnp.asarray(lower, float)
     upper = jnp.full_like(x, jnp.inf) if upper is None else jnp.asarray(upper, float)

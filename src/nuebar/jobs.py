@@ -1,0 +1,435 @@
+"""What the commands do: read, build, fit, scan, and only then write. Thin glue between the stages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from nuebar.config import Experiment, load_experiment, override, show
+from nuebar.errors import NuebarError
+from nuebar.fit.blinding import blinded, offsets
+from nuebar.fit.profile import Scan, delta_chi2_level, scan
+from nuebar.fit.result import FitResult
+from nuebar.fit.spectrum_fit import SpectrumFit, impacts, inverted_start
+from nuebar.io.files import atomic_write_text, output_folder
+from nuebar.io.releases import CommonInputs, Juno2025Release, read_common_inputs, read_juno_2025, read_spectrum
+from nuebar.io.results import save_result
+from nuebar.parameters import OSCILLATION, ParameterSet
+from nuebar.predict.spectrum import SpectrumModel, build_model, rebin
+
+__all__ = ["FitJob", "FitOutcome", "FluxRow", "compare_fluxes", "exposure_days", "run_fit", "write_fit"]
+
+log = logging.getLogger(__name__)
+Progress = Callable[[str, int, int], None]
+
+FLUXES: Mapping[str, Mapping[str, object]] = {
+    "huber-mueller": {"reactor.shape": "none", "release.unoscillated": False},
+    "daya-bay": {"reactor.shape": "daya_bay_shape.csv", "release.unoscillated": False},
+    "release": {"reactor.shape": "daya_bay_shape.csv", "release.unoscillated": True},
+}
+ENERGIES: Mapping[str, Mapping[str, object]] = {
+    "visible": {},
+    "true": {"response.corrected": True},
+}
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """The options of ``nuebar fit spectrum``.
+
+    Attributes:
+        experiment: Name or path of the experiment.
+        release: Folder of JUNO's 2025 release; its spectrum is then the data.
+        inputs: ROOT file of JUNO's common inputs, which replace the embedded ones.
+        data: A user's spectrum (CSV, UHI JSON, ROOT).
+        asimov: Fit the expected counts instead of data.
+        exposure_years: Exposure in years of the experiment's ``days_per_year``.
+        exposure_days: Exposure in days.
+        ordering: "normal" or "inverted".
+        predictor: "harmonic" or "matrix".
+        statistic: Replaces the experiment's.
+        flux: One of :data:`FLUXES`; replaces the experiment's.
+        energy: "visible" or "true"; replaces the experiment's.
+        fix: Parameters to fix at their nominal value.
+        minos: Whether to run Minos on the parameters of interest.
+        contour: Names of the two scanned parameters; empty for none.
+        contour_points: Points per axis.
+        compare: Whether to fit the other flux models and energies too (with a release).
+        blind: Hide the values.
+        unblind: Show them again.
+        seed: Seed of the run.
+    """
+
+    experiment: str = "juno"
+    release: Path | None = None
+    inputs: Path | None = None
+    data: str | None = None
+    asimov: bool = False
+    exposure_years: float | None = None
+    exposure_days: float | None = None
+    ordering: str = "normal"
+    predictor: str = "harmonic"
+    statistic: str | None = None
+    flux: str | None = None
+    energy: str | None = None
+    fix: tuple[str, ...] = ()
+    minos: bool = False
+    contour: tuple[str, ...] = ("sin2_th12", "dm2_21_eV2")
+    contour_points: int = 21
+    compare: bool = True
+    blind: bool = False
+    unblind: bool = False
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class FluxRow:
+    """One line of the comparison of flux models and energy scales."""
+
+    flux: str
+    energy: str
+    result: FitResult
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """Everything that a fit produced, ready to be shown and written."""
+
+    job: FitJob
+    experiment: Experiment
+    fit: SpectrumFit
+    result: FitResult
+    shown: FitResult
+    hidden: Mapping[str, float]
+    components: Mapping[str, np.ndarray]
+    unoscillated: np.ndarray
+    impacts: Mapping[str, Mapping[str, float]]
+    contour: Scan | None
+    comparison: tuple[FluxRow, ...]
+    simulated: bool
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def interest(self) -> tuple[str, ...]:
+        """Fitted oscillation parameters without a prior, then those with one."""
+        free = [n for n in OSCILLATION if n in self.result.parameter_order]
+        return tuple(sorted(free, key=lambda n: self.result.parameters[n].prior is not None))
+
+
+def exposure_days(experiment: Experiment, years: float | None, days: float | None) -> float:
+    """Days of exposure from an option in years or days, or the experiment's own."""
+    if years is not None and days is not None:
+        raise NuebarError("give --exposure-years or --exposure-days, not both")
+    for name, value in (("--exposure-years", years), ("--exposure-days", days)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise NuebarError(f"{name}: expected a positive number, got {value}")
+    if years is not None:
+        return years * experiment.exposure.days_per_year
+    return experiment.exposure.days if days is None else days
+
+
+def run_fit(job: FitJob, progress: Progress | None = None) -> FitOutcome:
+    """Read, build and fit; nothing is written.
+
+    Args:
+        job: The options.
+        progress: Called with (what, done, total) during long steps.
+
+    Returns:
+        The outcome.
+    """
+    clock, began = {}, time.perf_counter()
+    _check(job)
+    experiment = _experiment(job)
+    release = read_juno_2025(job.release) if job.release is not None else None
+    inputs = read_common_inputs(job.inputs) if job.inputs is not None else None
+    clock["read"] = time.perf_counter() - began
+    fit, simulated = _prepare(job, experiment, release, inputs)
+    problem = fit.problem()
+    clock["build"] = time.perf_counter() - began - clock["read"]
+    result = fit.run(problem=problem)
+    if job.minos and result.valid:
+        free = [n for n in OSCILLATION if n in result.parameter_order]
+        result = fit.run(problem=problem, minos=free, start=result.values())
+    clock["fit"] = result.seconds
+    contour = None
+    usable = result.valid and all(n in result.parameter_order for n in job.contour)
+    if job.contour and usable:
+        tick = None if progress is None else (lambda k, n: progress("contour", k, n))
+        start = time.perf_counter()
+        contour = scan(fit, result, job.contour, n_points=job.contour_points, problem=problem, progress=tick)
+        clock["contour"] = time.perf_counter() - start
+    comparison: tuple[FluxRow, ...] = ()
+    if job.compare and release is not None and not job.asimov:
+        comparison = compare_fluxes(job, experiment, release, progress)
+    ranked = impacts(fit, result, [n for n in OSCILLATION if n in result.parameter_order]) if result.valid else {}
+    hidden = _hidden(job, result)
+    outcome = FitOutcome(
+        job=job,
+        experiment=experiment,
+        fit=fit,
+        result=result,
+        shown=blinded(result, dict(hidden)) if hidden else result,
+        hidden=hidden,
+        components=fit.model.components(result.values()),
+        unoscillated=fit.model.unoscillated(),
+        impacts=ranked,
+        contour=contour,
+        comparison=comparison,
+        simulated=simulated,
+        seconds=clock,
+    )
+    clock["total"] = time.perf_counter() - began
+    return outcome
+
+
+def compare_fluxes(
+    job: FitJob, experiment: Experiment, release: Juno2025Release, progress: Progress | None = None
+) -> tuple[FluxRow, ...]:
+    """Fit the same data with every flux model and both energy scales."""
+    rows = []
+    total = len(FLUXES) * len(ENERGIES)
+    for energy in ENERGIES:
+        for flux in FLUXES:
+            changed = override(experiment, {**FLUXES[flux], **ENERGIES[energy]})
+            model, parameters = build_model(changed, predictor=job.predictor, release=release)
+            fit = _fit(job, changed, model, _ordered(job, parameters), release.counts.astype(float))
+            rows.append(FluxRow(flux, energy, fit.run()))
+            if progress is not None:
+                progress("flux models", len(rows), total)
+    return tuple(rows)
+
+
+def _check(job: FitJob) -> None:
+    sources = [job.release is not None and not job.asimov, job.data is not None, job.asimov]
+    if sum(sources) != 1:
+        raise NuebarError(
+            "expected exactly one source of counts: --release DIR, --data FILE or --asimov; "
+            f"got {sum(sources)} of them"
+        )
+    if job.blind and job.unblind:
+        raise NuebarError("give --blind or --unblind, not both")
+    for name, value, known in (
+        ("--ordering", job.ordering, ("normal", "inverted")),
+        ("--predictor", job.predictor, ("harmonic", "matrix")),
+        ("--flux", job.flux, (None, *FLUXES)),
+        ("--energy", job.energy, (None, *ENERGIES)),
+    ):
+        if value not in known:
+            raise NuebarError(f"{name}: expected one of {', '.join(k for k in known if k)}, got {value!r}")
+    if len(job.contour) not in (0, 2) or job.contour_points < 5:
+        raise NuebarError("--contour needs two parameters and at least 5 points per axis")
+
+
+def _experiment(job: FitJob) -> Experiment:
+    experiment = load_experiment(job.experiment)
+    changes: dict[str, object] = {
+        "exposure.days": exposure_days(experiment, job.exposure_years, job.exposure_days)
+    }
+    if job.statistic is not None:
+        changes["fit.statistic"] = job.statistic
+    if job.flux is not None:
+        changes |= FLUXES[job.flux]
+    if job.energy is not None:
+        changes |= ENERGIES[job.energy]
+    return override(experiment, changes)
+
+
+def _ordered(job: FitJob, parameters: ParameterSet) -> ParameterSet:
+    current = "normal" if parameters["dm2_31_eV2"].value > 0 else "inverted"
+    return parameters if current == job.ordering else inverted_start(parameters)
+
+
+def _fit(
+    job: FitJob, experiment: Experiment, model: SpectrumModel, parameters: ParameterSet, counts: np.ndarray
+) -> SpectrumFit:
+    fit = SpectrumFit(model, parameters, counts, experiment.fit.statistic, experiment.name, job.seed)
+    return fit.fixing(job.fix)
+
+
+def _prepare(
+    job: FitJob, experiment: Experiment, release: Juno2025Release | None, inputs: CommonInputs | None
+) -> tuple[SpectrumFit, bool]:
+    """The fit and whether its counts are simulated."""
+    model, parameters = build_model(experiment, predictor=job.predictor, release=release, inputs=inputs)
+    if job.asimov:
+        counts, _ = model(model.vector(parameters.nominal()))
+        return _fit(job, experiment, model, _ordered(job, parameters), np.asarray(counts)), True
+    edges = np.array(model.edges_MeV)
+    if job.data is not None:
+        histogram = read_spectrum(job.data)
+        if histogram.edges[0] > edges[0] + 1e-9 or histogram.edges[-1] < edges[-1] - 1e-9:
+            raise NuebarError(
+                f"{job.data}: covers {histogram.edges[0]:g} to {histogram.edges[-1]:g} MeV, but the experiment's bins "
+                f"need {edges[0]:g} to {edges[-1]:g}; correct the file or the binning of the experiment"
+            )
+        missing = [e for e in edges if np.min(np.abs(histogram.edges - e)) > 1e-6]
+        if missing:
+            raise NuebarError(
+                f"{job.data}: has no bin edge at {missing[0]:g} MeV, where the experiment has one; measured counts "
+                "are never split, so give both the same edges (or finer ones in the file)"
+            )
+        counts = rebin(histogram, edges)
+    else:
+        assert release is not None
+        counts = release.counts.astype(float)
+    return _fit(job, experiment, model, _ordered(job, parameters), counts), False
+
+
+def _hidden(job: FitJob, result: FitResult) -> dict[str, float]:
+    """Offsets while the result is blind."""
+    if not job.blind:
+        return {}
+    names = [n for n in OSCILLATION if n in result.parameter_order]
+    errors = [result.parameters[n].error for n in names]
+    if not np.all(np.isfinite(errors)):
+        raise NuebarError("cannot blind a fit without errors: " + result.reason)
+    return offsets(names, errors, seed=job.seed, experiment=result.experiment)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_fit(outcome: FitOutcome, folder: str | Path, *, pictures: bool = True) -> tuple[Path, ...]:
+    """Write a finished fit: records first, then tables, then pictures; each file appears whole or not at all.
+
+    Args:
+        outcome: From :func:`run_fit`.
+        folder: Output folder, made if missing.
+        pictures: Whether to draw.
+
+    Returns:
+        The files.
+    """
+    out = output_folder(folder)
+    written = [out / "result.json"]
+    save_result(out / "result.json", _record(outcome))
+    texts = {
+        "experiment.toml": show(outcome.experiment),
+        "spectrum.csv": _spectrum_csv(outcome),
+        "covariance.csv": _covariance_csv(outcome.shown),
+    }
+    if outcome.contour is not None:
+        texts["delta_chi2.csv"] = _scan_csv(_moved(outcome.contour, outcome.hidden))
+    for name, text in texts.items():
+        atomic_write_text(out / name, text)
+        written.append(out / name)
+    if pictures:
+        written += _pictures(outcome, out)
+    return tuple(written)
+
+
+def _record(outcome: FitOutcome) -> dict[str, object]:
+    record = outcome.shown.to_dict()
+    if outcome.impacts:
+        record["impacts"] = {n: dict(v) for n, v in outcome.impacts.items()}
+    if outcome.comparison and not outcome.hidden:
+        record["flux_models"] = [
+            {
+                "flux": row.flux,
+                "energy": row.energy,
+                "chi2": row.result.chi2,
+                "valid": row.result.valid,
+                "parameters": {
+                    n: {"value": p.value, "error": p.error}
+                    for n, p in row.result.parameters.items()
+                    if n in outcome.interest
+                },
+            }
+            for row in outcome.comparison
+        ]
+    record["options"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(outcome.job).items()}
+    record["simulated"] = outcome.simulated
+    record["timing"] = dict(outcome.seconds)
+    return record
+
+
+def _text(header: list[str], rows: np.ndarray, comment: str = "") -> str:
+    buffer = io.StringIO()
+    if comment:
+        buffer.write(f"# {comment}\n")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([[f"{x:.10g}" for x in row] for row in rows])
+    return buffer.getvalue()
+
+
+def _spectrum_csv(outcome: FitOutcome) -> str:
+    edges = np.array(outcome.fit.model.edges_MeV)
+    columns = [edges[:-1], edges[1:], outcome.fit.counts, *outcome.components.values(), outcome.unoscillated]
+    header = ["low_MeV", "high_MeV", "counts", *outcome.components, "signal_without_oscillation"]
+    return _text(header, np.column_stack(columns))
+
+
+def _covariance_csv(result: FitResult) -> str:
+    order = result.parameter_order
+    lines = [",".join(["parameter", *order])]
+    lines += [
+        ",".join([n, *(f"{x:.10g}" for x in row)]) for n, row in zip(order, result.covariance, strict=True)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _moved(contour: Scan, hidden: Mapping[str, float]) -> Scan:
+    grids = tuple(g + hidden.get(n, 0.0) for n, g in zip(contour.names, contour.grids, strict=True))
+    return replace(contour, grids=grids)
+
+
+def _scan_csv(contour: Scan) -> str:
+    """The Δχ² map for global fits, with Δm²32 and Δm²ee where they follow."""
+    return _text(
+        [*contour.names, "delta_chi2"],
+        contour.rows(),
+        "profiled over all other parameters; Wilks, 2 dof: 2.30 (68.27 % CL), 6.18 (95.45 %), 11.83 (99.73 %)",
+    )
+
+
+def _pictures(outcome: FitOutcome, out: Path) -> list[Path]:
+    from nuebar.report import plots
+
+    edges = np.array(outcome.fit.model.edges_MeV)
+    figures = {
+        "spectrum.png": plots.spectrum(
+            edges,
+            outcome.fit.counts,
+            outcome.components,
+            unoscillated=outcome.unoscillated,
+            title=outcome.experiment.title,
+            simulated=outcome.simulated,
+        )
+    }
+    if any(p.prior and not p.fixed for p in outcome.shown.parameters.values()):
+        figures["pulls.png"] = plots.pulls(outcome.shown)
+    if outcome.result.valid:
+        figures["correlation.png"] = plots.correlation(outcome.shown)
+    if outcome.impacts:
+        errors = {n: outcome.result.parameters[n].error for n in outcome.impacts}
+        figures["impacts.png"] = plots.impacts(outcome.impacts, errors=errors)
+    if outcome.contour is not None:
+        figures["contour.png"] = _contour_figure(outcome)
+    for name, figure in figures.items():
+        plots.save(figure, out / name)
+    return [out / name for name in figures]
+
+
+def _contour_figure(outcome: FitOutcome):  # type: ignore[no-untyped-def]
+    from nuebar.report import plots
+
+    assert outcome.contour is not None
+    moved = _moved(outcome.contour, outcome.hidden)
+    first, second = moved.names
+    levels = [
+        (delta_chi2_level(cl, 2), f"{100 * cl:.2f} % CL, 2 dof") for cl in (0.6827, 0.9545, 0.9973)
+    ]
+    best = (outcome.shown.parameters[first].value, outcome.shown.parameters[second].value)
+    labels = tuple(outcome.fit.parameters[n].axis_label for n in (first, second))
+    return plots.contour(
+        moved.grids[0], moved.grids[1], moved.delta_chi2, levels=levels, best=best, labels=labels
+    )
