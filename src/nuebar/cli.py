@@ -144,7 +144,7 @@ def _app() -> Any:
         debug
             Show the traceback of an error.
         """
-        from nuebar.jobs import FitJob
+        from nuebar.jobs.fit import FitJob
 
         job = FitJob(
             experiment=experiment,
@@ -276,7 +276,7 @@ class _Progress:
 
 
 def _fit_spectrum(job: Any, out: Path | None, *, pictures: bool) -> int:
-    from nuebar.jobs import run_fit, write_fit
+    from nuebar.jobs.fit import run_fit, write_fit
     from nuebar.report.text import fit_report
 
     if out is not None:
@@ -316,7 +316,7 @@ def _predict_show(
     predictor: str,
     out: Path | None,
 ) -> int:
-    from nuebar.jobs import prediction
+    from nuebar.jobs.predict import prediction
     from nuebar.report.text import rates_table
 
     shown = prediction(experiment, release, inputs, years, days, predictor)
@@ -330,7 +330,7 @@ def _predict_show(
 def _predict_build(
     experiment: str, inputs: Path | None, release: Path | None, sigma: float, vacuum: bool, out: Path
 ) -> int:
-    from nuebar.jobs import build_predictor
+    from nuebar.jobs.predict import build_predictor
 
     for line in build_predictor(experiment, inputs, release, sigma, vacuum, out):
         _say(line)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nuebar.errors import NuebarError
 
-__all__ = ["LABELS", "OSCILLATION", "Parameter", "ParameterSet"]
+__all__ = ["LABELS", "OSCILLATION", "Parameter", "ParameterSet", "UnknownParameterError"]
 
 OSCILLATION = ("sin2_th12", "sin2_th13", "dm2_21_eV2", "dm2_31_eV2")
 
@@ -21,6 +21,13 @@ LABELS = {
     "dm2_ee_eV2": r"$\Delta m^2_{ee}$",
     "matter_density_g_cm3": r"$\rho$",
 }
+
+
+class UnknownParameterError(NuebarError, KeyError):
+    """A name that a set does not hold; also a ``KeyError``, so that a set behaves as a mapping."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -47,20 +54,24 @@ class Parameter:
 
     def __post_init__(self) -> None:
         """Refuse values that would turn into NaN further on."""
-        if not math.isfinite(self.value):
-            raise NuebarError(f"parameter {self.name!r}: expected a finite value, got {self.value}")
-        if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise NuebarError(
-                f"parameter {self.name!r}: expected a positive prior width sigma, got {self.sigma}; "
-                "leave sigma out for a parameter without a prior"
-            )
+        if not (isinstance(self.name, str) and self.name.strip()):
+            raise NuebarError(f"parameter {self.name!r}: expected a name; give it one with its unit")
+        _need(self, _finite(self.value), "a finite value", self.value)
+        width = "a positive prior width sigma"
+        if self.sigma is not None:
+            good = _finite(self.sigma) and self.sigma > 0
+            _need(self, good, width, self.sigma, "leave sigma out for a parameter without a prior")
+        _need(self, _is_pair(self.bounds), "bounds (low, high)", self.bounds, "None opens a side")
         low, high = self.bounds
-        if low is not None and high is not None and not low < high:
-            raise NuebarError(f"parameter {self.name!r}: expected bounds [low, high], got [{low}, {high}]")
-        if (low is not None and self.value < low) or (high is not None and self.value > high):
-            raise NuebarError(
-                f"parameter {self.name!r}: its value {self.value} is outside its bounds [{low}, {high}]"
-            )
+        for bound in (low, high):
+            _need(self, bound is None or _finite(bound), "finite bounds", self.bounds, "None opens a side")
+        _need(self, low is None or high is None or low < high, "bounds with low < high", self.bounds)
+        inside = (low is None or low <= self.value) and (high is None or self.value <= high)
+        _need(self, inside, f"a value inside its bounds [{low}, {high}]", self.value)
+        # Numbers of other libraries become plain ones, which JSON and TOML can hold.
+        object.__setattr__(self, "value", float(self.value))
+        object.__setattr__(self, "sigma", None if self.sigma is None else float(self.sigma))
+        object.__setattr__(self, "bounds", tuple(None if b is None else float(b) for b in self.bounds))
 
     @property
     def axis_label(self) -> str:
@@ -80,16 +91,15 @@ class ParameterSet(Mapping[str, Parameter]):
     def __init__(self, parameters: tuple[Parameter, ...] | list[Parameter]):
         self._by_name: dict[str, Parameter] = {}
         for parameter in parameters:
+            if not isinstance(parameter, Parameter):
+                raise NuebarError(f"expected a Parameter, got {parameter!r}; build one with a name and a value")
             if parameter.name in self._by_name:
                 raise NuebarError(f"parameter {parameter.name!r} is defined twice; names must be unique")
             self._by_name[parameter.name] = parameter
 
     def __getitem__(self, name: str) -> Parameter:
         """Look a parameter up, with a sentence for an unknown name."""
-        try:
-            return self._by_name[name]
-        except KeyError:
-            raise KeyError(f"unknown parameter {name!r}; known: {', '.join(self._by_name)}") from None
+        return self._by_name[self.known(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)
@@ -120,18 +130,42 @@ class ParameterSet(Mapping[str, Parameter]):
         Args:
             **changes: parameter name → fields to change, e.g. ``sin2_th13={"fixed": True}``.
         """
-        for name in changes:
+        for name, fields in changes.items():
             self.known(name)
+            if not isinstance(fields, Mapping) or not set(fields) <= set(Parameter.__dataclass_fields__):
+                known = ", ".join(Parameter.__dataclass_fields__)
+                raise NuebarError(f"parameter {name!r}: expected fields of {known} to change, got {fields!r}")
         return ParameterSet(
             [replace(p, **changes[n]) if n in changes else p for n, p in self.items()]  # type: ignore[arg-type]
         )
 
     def with_values(self, values: Mapping[str, float]) -> ParameterSet:
         """A copy with other values."""
-        return self.updated(**{name: {"value": float(value)} for name, value in values.items()})
+        return self.updated(**{name: {"value": value} for name, value in values.items()})
 
     def known(self, name: str) -> str:
         """The name itself, or one sentence that lists the names there are."""
         if name not in self._by_name:
-            raise NuebarError(f"unknown parameter {name!r}; expected one of: {', '.join(self._by_name)}")
+            known = ", ".join(self._by_name) or "none"
+            raise UnknownParameterError(f"unknown parameter {name!r}; expected one of: {known}")
         return name
+
+
+def _finite(value: object) -> bool:
+    """Whether this is one finite number (of any library)."""
+    if isinstance(value, str | bytes | bool) or getattr(value, "ndim", 0):
+        return False
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
+
+
+def _need(parameter: Parameter, good: bool, expected: str, got: object, advice: str = "") -> None:
+    if not good:
+        shown = f"expected {expected}, got {got!r}{'; ' if advice else ''}{advice}"
+        raise NuebarError(f"parameter {parameter.name!r}: {shown}")

@@ -186,7 +186,5 @@ class FitResult:
 
     def shifted(self, offsets: Mapping[str, float]) -> FitResult:
         """A copy with offsets added to values (blinding); derived values move with them."""
-        parameters = {
-            n: replace(p, value=p.value + offsets.get(n, 0.0)) for n, p in self.parameters.items()
-        }
+        parameters = {n: replace(p, value=p.value + offsets.get(n, 0.0)) for n, p in self.parameters.items()}
         return replace(self, parameters=parameters)

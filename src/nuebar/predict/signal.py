@@ -26,6 +26,7 @@ Array = np.ndarray
 PADDING = 12  # fine bins beyond the analysis range, so that shifts of the scale find events on both sides
 E_NU_MAX_MeV = 13.0
 CELL_MeV = 0.02
+GRADED_MeV, GRADED_CELLS = 0.2, 20
 NODES_PER_CELL = 3
 ANGLES = 5
 
@@ -114,10 +115,14 @@ def fine_edges(edges_MeV: Array, width_MeV: float, padding: int = PADDING) -> Ar
 
 
 def neutrino_grid(e_max_MeV: float = E_NU_MAX_MeV) -> tuple[Array, Array]:
-    """Gauss-Legendre nodes and weights in cells of 20 keV from threshold; weights in MeV."""
-    cells = np.linspace(
-        ibd.THRESHOLD_MeV, e_max_MeV, int(np.ceil((e_max_MeV - ibd.THRESHOLD_MeV) / CELL_MeV)) + 1
-    )
+    """Gauss-Legendre nodes and weights (in MeV) from threshold.
+
+    Cells of 20 keV, except near threshold, where the cross-section starts like a square root: there the cells grow
+    with the square of their number.
+    """
+    start = ibd.THRESHOLD_MeV + GRADED_MeV * np.linspace(0.0, 1.0, GRADED_CELLS, endpoint=False) ** 2
+    low = ibd.THRESHOLD_MeV + GRADED_MeV
+    cells = np.concatenate([start, np.linspace(low, e_max_MeV, int(np.ceil((e_max_MeV - low) / CELL_MeV)) + 1)])
     x, w = np.polynomial.legendre.leggauss(NODES_PER_CELL)
     half = 0.5 * np.diff(cells)[:, None]
     middle = 0.5 * (cells[1:] + cells[:-1])[:, None]
@@ -184,6 +189,9 @@ def nonlinearity(
         grid, nominal = table.numbers("e_dep_MeV"), table.numbers("nominal")
         curves = [table.numbers(name) for name in table.header if name.startswith("pull")]
     curves = [nominal + scale * (c - nominal) for c in curves]
+    if experiment.response.corrected:
+        curves = [c / nominal for c in curves]
+        nominal = np.ones_like(nominal)
     return Nonlinearity(np.asarray(grid), np.asarray(nominal), np.array(curves).reshape(len(curves), -1))
 
 

@@ -1,4 +1,4 @@
-"""What the commands do: read, build, fit, scan, and only then write. Thin glue between the stages."""
+"""The job of ``nuebar fit spectrum``: read, build, fit, scan, and only then write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from nuebar.fit.profile import Scan, delta_chi2_level, scan
 from nuebar.fit.result import FitResult
 from nuebar.fit.spectrum_fit import SpectrumFit, impacts, inverted_start
 from nuebar.io.files import atomic_write_text, output_folder
-from nuebar.io.releases import CommonInputs, Juno2025Release, read_common_inputs, read_juno_2025, read_spectrum
+from nuebar.io.releases import (
+    CommonInputs,
+    Juno2025Release,
+    read_common_inputs,
+    read_juno_2025,
+    read_spectrum,
+)
 from nuebar.io.results import save_result
 from nuebar.parameters import OSCILLATION, ParameterSet
 from nuebar.predict.spectrum import SpectrumModel, build_model, rebin
@@ -169,7 +175,9 @@ def run_fit(job: FitJob, progress: Progress | None = None) -> FitOutcome:
     comparison: tuple[FluxRow, ...] = ()
     if job.compare and release is not None and not job.asimov:
         comparison = compare_fluxes(job, experiment, release, progress)
-    ranked = impacts(fit, result, [n for n in OSCILLATION if n in result.parameter_order]) if result.valid else {}
+    ranked = (
+        impacts(fit, result, [n for n in OSCILLATION if n in result.parameter_order]) if result.valid else {}
+    )
     hidden = _hidden(job, result)
     outcome = FitOutcome(
         job=job,
@@ -425,9 +433,7 @@ def _contour_figure(outcome: FitOutcome):  # type: ignore[no-untyped-def]
     assert outcome.contour is not None
     moved = _moved(outcome.contour, outcome.hidden)
     first, second = moved.names
-    levels = [
-        (delta_chi2_level(cl, 2), f"{100 * cl:.2f} % CL, 2 dof") for cl in (0.6827, 0.9545, 0.9973)
-    ]
+    levels = [(delta_chi2_level(cl, 2), f"{100 * cl:.2f} % CL, 2 dof") for cl in (0.6827, 0.9545, 0.9973)]
     best = (outcome.shown.parameters[first].value, outcome.shown.parameters[second].value)
     labels = tuple(outcome.fit.parameters[n].axis_label for n in (first, second))
     return plots.contour(

@@ -1,0 +1,1 @@
+"""What the commands do: read, build, compute, and only then write. Glue between the stages."""

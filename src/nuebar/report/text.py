@@ -1,0 +1,131 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nuebar.parameters import OSCILLATION
+from nuebar.report.tables import fit_table
+
+if TYPE_CHECKING:
+    from nuebar.jobs.fit import FitOutcome
+    from nuebar.jobs.predict import Prediction
+
+__all__ = ["fit_report", "rates_table"]
+
+# Published values that a fit of the same data is compared with; a check, never an input.
+PUBLISHED = {
+    # JUNO Collaboration, Nature 654, 343 (2026), arXiv:2511.14593, normal ordering
+    "juno-2025": {"sin2_th12": (0.3092, 0.0087), "dm2_21_eV2": (7.50e-5, 0.12e-5)},
+}
+# arXiv:2204.13249, table 6: expected precision after six years.
+PUBLISHED_PRECISION = {
+    "juno": {"dm2_31_eV2": 0.0047e-3, "dm2_21_eV2": 0.024e-5, "sin2_th12": 0.0016, "sin2_th13": 0.0026},
+}
+
+
+def fit_report(outcome: FitOutcome) -> str:
+    """The table of a fit, the comparison of flux models, and what moves the result."""
+    shown, job = outcome.shown, outcome.job
+    published = None
+    if job.release is not None and not job.asimov and job.ordering == "normal":
+        published = PUBLISHED.get(outcome.experiment.name)
+    lines = [_header(outcome), "", fit_table(shown, published)]
+    if outcome.simulated and outcome.experiment.name in PUBLISHED_PRECISION and _six_years(outcome):
+        lines += ["", *_precision(outcome)]
+    if outcome.comparison and not outcome.hidden:
+        lines += ["", *_comparison(outcome)]
+    if outcome.impacts:
+        lines += ["", *_impacts(outcome)]
+    return "\n".join(lines)
+
+
+def rates_table(shown: Prediction) -> str:
+    """Rates of every core and background, at full power and over the calendar."""
+    e = shown.experiment
+    full, live = shown.full_power_days, e.exposure.days
+    signal = sum(shown.cores.values())
+    lines = [
+        f"{e.title}: {live:.6g} days of live detector, {full:.6g} full-power days (duty {e.reactor.duty_cycle:.4g})",
+        "",
+        f"{'core':8s} {'L [km]':>8s} {'P [GW]':>7s} {'per full-power day':>19s} {'before efficiency':>18s} "
+        f"{'per calendar day':>17s}",
+    ]
+    rows = [
+        (c.name, f"{c.baseline_km:8.2f}", f"{c.power_GW:7.2f}", shown.cores[c.name]) for c in e.reactor.cores
+    ]
+    for name, baseline, power, n in [*rows, ("sum", " " * 8, " " * 7, signal)]:
+        lines.append(
+            f"{name:8s} {baseline} {power} {n / full:19.3f} {n / full / e.target.efficiency:18.3f} {n / live:17.3f}"
+        )
+    flat = float(shown.unoscillated.sum())
+    lines += [
+        "",
+        f"without oscillation: {flat / full:.2f} selected and {flat / full / e.target.efficiency:.2f} before efficiency "
+        "per full-power day",
+        "",
+        f"{'background':20s} {'per day':>10s} {'events':>10s}",
+    ]
+    for b in e.backgrounds:
+        events = float(shown.components[b.name].sum())
+        lines.append(f"{b.name:20s} {events / live:10.4g} {events:10.5g}")
+    total = float(sum(c.sum() for c in shown.components.values()))
+    lines += [
+        "",
+        f"expected events in {len(shown.model.edges_MeV) - 1} bins: {total:.1f}, signal {signal:.1f}",
+    ]
+    return "\n".join(lines)
+
+
+def _header(outcome: FitOutcome) -> str:
+    kind = "expected counts (Asimov, simulated)" if outcome.simulated else "measured counts"
+    e = outcome.experiment
+    return (
+        f"{e.title}: {kind}, {outcome.fit.counts.sum():.6g} events in {len(outcome.fit.counts)} bins, "
+        f"{e.exposure.days:.6g} days, {outcome.shown.ordering} ordering, {outcome.shown.statistic}, "
+        f"{outcome.shown.predictor} predictor"
+    )
+
+
+def _six_years(outcome: FitOutcome) -> bool:
+    e = outcome.experiment
+    return abs(e.exposure.days / e.exposure.days_per_year - 6.0) < 0.01
+
+
+def _precision(outcome: FitOutcome) -> list[str]:
+    lines = ["expected error against arXiv:2204.13249, table 6 (6 years):"]
+    for name, value in PUBLISHED_PRECISION[outcome.experiment.name].items():
+        p = outcome.result.parameters[name]
+        if name in outcome.result.parameter_order:
+            lines.append(f"  {name:12s} {p.error:.3e}   published {value:.2e}   ratio {p.error / value:.3f}")
+    return lines
+
+
+def _comparison(outcome: FitOutcome) -> list[str]:
+    names = [n for n in OSCILLATION if n in outcome.interest and outcome.result.parameters[n].prior is None]
+    head = " ".join(f"{n:>24s}" for n in names)
+    lines = [
+        "flux models and energy scales (the result is the pre-stated one, marked *):",
+        f"  {'flux':14s} {'energy':8s} {head} {'chi2/ndof':>12s}",
+    ]
+    for row in outcome.comparison:
+        stated = abs(row.result.chi2 - outcome.result.chi2) < 1e-6
+        cells = []
+        for n in names:
+            p = row.result.parameters[n]
+            scale = 1e5 if n == "dm2_21_eV2" else 1e3 if n.startswith("dm2") else 1.0
+            unit = {1e5: "e-5", 1e3: "e-3"}.get(scale, "")
+            cells.append(f"{p.value * scale:9.4f} ± {p.error * scale:.4f}{unit}".rjust(24))
+        mark = "*" if stated else " "
+        chi2 = f"{row.result.chi2:.1f}/{row.result.n_dof}"
+        lines.append(f"{mark} {row.flux:14s} {row.energy:8s} {' '.join(cells)} {chi2:>12s}")
+    return lines
+
+
+def _impacts(outcome: FitOutcome) -> list[str]:
+    lines = ["largest impacts (shift of the parameter, in its errors, when the pull moves by its own):"]
+    for name, ranked in outcome.impacts.items():
+        error = outcome.result.parameters[name].error
+        top = ", ".join(f"{n} {v / error:+.2f}" for n, v in list(ranked.items())[:5])
+        lines.append(f"  {name:12s} {top}")
+    return lines
