@@ -1,7 +1,5 @@
 import dataclasses
 import math
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -159,11 +157,3 @@ def test_only_different_parameters_make_a_set():
     with pytest.raises(NuebarError, match="expected a Parameter, got 'x'"):
         ParameterSet(["x"])
     assert ParameterSet([]).names == ()
-
-
-@pytest.mark.parametrize("module", ["nuebar", "nuebar.config", "nuebar.parameters"])
-def test_import_is_light(module):
-    heavy = ("jax", "jaxtyping", "numpy", "scipy", "equinox", "matplotlib", "uproot")
-    code = f"import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == ""

@@ -153,7 +153,7 @@ class ParameterSet(Mapping[str, Parameter]):
 
 def _finite(value: object) -> bool:
     """Whether this is one finite number (of any library)."""
-    if isinstance(value, str | bytes | bool) or getattr(value, "ndim", 0):
+    if isinstance(value, str | bytes | bool) or getattr(value, "ndim", False):
         return False
     try:
         return math.isfinite(value)  # type: ignore[arg-type]

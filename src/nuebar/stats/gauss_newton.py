@@ -164,7 +164,9 @@ def _nowhere(
     )
     square, vector = xp.zeros((x.size, x.size)), xp.zeros_like(x)
     infinite, damping, none = xp.asarray(xp.inf), xp.asarray(_DAMPING_START), xp.asarray(0)
-    return _Point(x, infinite, square, vector, square, vector + 1.0, infinite, damping, none - 1, none), region
+    return _Point(
+        x, infinite, square, vector, square, vector + 1.0, infinite, damping, none - 1, none
+    ), region
 
 
 def _trial(here: _Point, region: _Region, xp: Any) -> Any:
@@ -215,9 +217,7 @@ def _quadratic_model(
     return r @ r, jacobian.T @ jacobian, jacobian.T @ r
 
 
-def with_jacobian(
-    residuals: Callable[[jax.Array], jax.Array], x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def with_jacobian(residuals: Callable[[jax.Array], jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Residuals `(n_data,)` and their derivatives `(n_data, n_parameters)`, in one forward pass."""
 
     def twice(x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -2,43 +2,37 @@
 
 `minimise` works in four steps, all with derivatives from JAX:
 
-1. `gauss_newton`, a Levenberg-Marquardt descent on the residuals with their exact Jacobian, compiled as one
-   program, goes to the minimum inside the limits;
-2. Migrad (iminuit) starts there with gradient and Hessian and confirms it, or finishes what was left;
-3. the covariance is 2 H⁻¹ with the exact Hessian H of the cost in units of χ²;
+1. a Levenberg-Marquardt descent (`nuebar.stats.gauss_newton`) on the residuals with their exact Jacobian goes
+   to the minimum inside the limits;
+2. Migrad (iminuit) starts there with the gradient and the Gauss-Newton curvature and confirms it, or finishes
+   what was left;
+3. the covariance is 2 H⁻¹ with the full Hessian H of the cost in units of χ²;
 4. Minos, where asked, gives asymmetric errors.
 
-The functions are compiled once for a kind of problem: data are arguments, so the next data set, another
-start, other limits or another choice of fixed parameters compile nothing. `gauss_newton` alone runs under
-`jax.vmap` for batches of toys.
+All four use one compiled program, that of `nuebar.stats.problem.Problem`; data are its arguments, so the next
+data set, another start, other limits or another choice of fixed parameters compile nothing.
 
-Sources: Levenberg-Marquardt as in Moré, Lect. Notes Math. 630 (1978) 105 (scaling by the Jacobian); Migrad
-and Minos: James and Roos, Comput. Phys. Commun. 10 (1975) 343.
+Sources: Migrad and Minos: James and Roos, Comput. Phys. Commun. 10 (1975) 343.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from iminuit import Minuit  # type: ignore[import-untyped]
 from jax.typing import ArrayLike
 
 from nuebar.errors import NuebarError
-from nuebar.stats.likelihood import Term, require_x64
+from nuebar.stats.gauss_newton import GaussNewtonResult, gauss_newton
+from nuebar.stats.likelihood import Term
+from nuebar.stats.problem import Problem
 
-_RIDGE = 1e-13
-"""Lowest stiffness of a direction, relative: along a degenerate one rounding must not give a long step."""
-
-_DAMPING_START, _DAMPING_LOWEST, _DAMPING_HIGHEST = 1e-4, 1e-12, 1e14
+__all__ = ["GaussNewtonResult", "Interval", "Minimum", "Problem", "gauss_newton", "minimise"]
 
 _MIGRAD_EDM_PER_TOL = 0.002
 """Minuit2 stops at an estimated distance of 0.002 · tolerance · errordef (iminuit, `Minuit.tol`)."""
@@ -50,254 +44,11 @@ _DESCENT_STEPS = 100
 _DESCENT_TOL = 1e-3
 """The descent goes this much closer than asked, since its curvature is only that of the residuals."""
 
-_LOWEST_EIGENVALUE = 1e-12
-"""Of the Hessian with unit diagonal; what is smaller is rounding."""
+_LOWEST_EIGENVALUE = 1e-9
+"""Of the Hessian with unit diagonal; what is smaller is rounding of its differences."""
 
 _LIMIT_CLOSENESS = 1e-3
 """A value closer to a limit than this part of its standard deviation, or of the allowed range, is on it."""
-
-
-class GaussNewtonResult(NamedTuple):
-    """Where a Gauss-Newton descent ended.
-
-    Attributes:
-        values: parameters, shape `(n_parameters,)`.
-        cost: sum of the squared residuals there.
-        edm: estimated distance to the minimum in units of the cost.
-        covariance: (JᵀJ)⁻¹ over the free parameters; zero rows for fixed ones and those held by a limit; an
-            infinite variance for one that moves no residual.
-        n_iterations: Jacobians after the first.
-        n_not_finite: trial points refused because a residual or derivative was not finite.
-        converged: whether `edm` reached the tolerance.
-    """
-
-    values: jax.Array
-    cost: jax.Array
-    edm: jax.Array
-    covariance: jax.Array
-    n_iterations: jax.Array
-    n_not_finite: jax.Array
-    converged: jax.Array
-
-
-class _Point(NamedTuple):
-    """State of the descent: a point with its quadratic model, cost ≈ c + 2 gᵀd + dᵀA d.
-
-    `directions` D and `stiffness` w diagonalise A over the parameters that may move: D diag(1/w) Dᵀ = A⁻¹.
-    """
-
-    x: jax.Array
-    cost: jax.Array
-    normal: jax.Array
-    slope: jax.Array
-    directions: jax.Array
-    stiffness: jax.Array
-    edm: jax.Array
-    damping: jax.Array
-    n_iterations: jax.Array
-    n_not_finite: jax.Array
-
-
-def gauss_newton(
-    residuals: Callable[[jax.Array], jax.Array],
-    start: ArrayLike,
-    n_iterations: int | jax.Array = 100,
-    *,
-    lower: ArrayLike | None = None,
-    upper: ArrayLike | None = None,
-    free: ArrayLike | None = None,
-    tol: float | jax.Array = 1e-8,
-) -> GaussNewtonResult:
-    """Minimise a sum of squares by damped Gauss-Newton steps inside limits.
-
-    Pure JAX: use it under `jax.jit` and, for toys, under `jax.vmap`. A step that raises the cost or meets a
-    number that is not finite is taken back and shortened. Limits act by projection.
-
-    Args:
-        residuals: function of the parameters, shape `(n_parameters,)` to `(n_data,)`, differentiable.
-        start: parameters to start from, shape `(n_parameters,)`, inside the limits.
-        n_iterations: most steps to try.
-        lower: lower limits, shape `(n_parameters,)`, −inf for none.
-        upper: upper limits, likewise.
-        free: which parameters may move, booleans; None means all.
-        tol: stop when the estimated distance to the minimum, in units of the cost, is below this.
-
-    Returns:
-        The end point, with its distance to the minimum and whether it converged.
-    """
-    require_x64()
-    x = jnp.asarray(start, float)
-    lower = jnp.full_like(x, -jnp.inf) if lower is None else jnp.asarray(lower, float)
-    upper = jnp.full_like(x, jnp.inf) if upper is None else jnp.asarray(upper, float)
-    free = jnp.ones(x.shape, bool) if free is None else jnp.asarray(free, bool)
-
-    def advance(here: _Point) -> _Point:
-        along = here.directions.T @ here.slope
-        x = jnp.clip(here.x - here.directions @ (along / (here.stiffness + here.damping)), lower, upper)
-        cost, normal, slope = _quadratic_model(residuals, x)
-        held = ~free | ((x <= lower) & (slope > 0)) | ((x >= upper) & (slope < 0))
-        directions, stiffness = _diagonalised(normal, held)
-        edm = jnp.sum((directions.T @ slope) ** 2 / stiffness)
-        moved = x - here.x
-        promised = -(2.0 * here.slope @ moved + moved @ here.normal @ moved)
-        finite = jnp.isfinite(cost) & jnp.isfinite(edm)
-        accept = finite & (cost <= here.cost)
-        ratio = (here.cost - cost) / jnp.where(promised > 0, promised, 1.0)
-        factor = jnp.where(accept, jnp.where(ratio > 0.75, 0.1, jnp.where(ratio > 0.25, 1.0, 4.0)), 10.0)
-        damping = jnp.clip(here.damping * factor, _DAMPING_LOWEST, _DAMPING_HIGHEST)
-        count, refused = here.n_iterations + 1, here.n_not_finite + ~finite
-        there = _Point(x, cost, normal, slope, directions, stiffness, edm, damping, count, refused)
-        kept = here._replace(damping=damping, n_iterations=count, n_not_finite=refused)
-        return jax.tree.map(lambda new, old: jnp.where(accept, new, old), there, kept)
-
-    def unfinished(here: _Point) -> jax.Array:
-        stuck = here.damping >= _DAMPING_HIGHEST
-        return ~(here.edm <= tol) & (here.n_iterations < n_iterations) & ~stuck
-
-    # The first pass takes no step and evaluates the start: the model is then compiled once, not twice.
-    square, vector = jnp.zeros((x.size, x.size)), jnp.zeros_like(x)
-    infinite, damping, none = jnp.asarray(jnp.inf), jnp.asarray(_DAMPING_START), jnp.asarray(0)
-    nowhere = _Point(x, infinite, square, vector, square, vector + 1.0, infinite, damping, none - 1, none)
-    end = jax.lax.while_loop(unfinished, advance, nowhere)
-    flat = free & ~(jnp.diag(end.normal) > 0)
-    covariance = (end.directions / end.stiffness[None, :]) @ end.directions.T + jnp.diag(
-        jnp.where(flat, jnp.inf, 0.0)
-    )
-    return GaussNewtonResult(
-        end.x, end.cost, end.edm, covariance, end.n_iterations, end.n_not_finite, end.edm <= tol
-    )
-
-
-def _quadratic_model(
-    residuals: Callable[[jax.Array], jax.Array], x: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cost, JᵀJ and Jᵀr from one pass."""
-
-    def twice(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        r = residuals(x)
-        return r, r
-
-    jacobian, r = jax.jacfwd(twice, has_aux=True)(x)
-    return r @ r, jacobian.T @ jacobian, jacobian.T @ r
-
-
-def _diagonalised(normal: jax.Array, held: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Directions and stiffness of `_Point`, in units where A has a unit diagonal (Moré's scaling).
-
-    Rows of held and of flat parameters are zero. A damping adds to the stiffness.
-    """
-    diagonal = jnp.diag(normal)
-    out = held | (diagonal == 0)
-    scale = jnp.where(out, 0.0, 1.0 / jnp.sqrt(jnp.where(out, 1.0, diagonal)))
-    scaled = jnp.where(out[:, None] | out[None, :], 0.0, normal * scale[:, None] * scale[None, :])
-    stiffness, basis = jnp.linalg.eigh(scaled + jnp.diag(jnp.where(out, 1.0, 0.0)))
-    return basis * scale[:, None], jnp.maximum(stiffness, _RIDGE)
-
-
-class Problem:
-    """A cost with its compiled derivatives.
-
-    All problems of one kind (the same model and terms, the same shapes) share their compiled programs.
-
-    Args:
-        term: the cost as a function of the parameter vector.
-
-    Raises:
-        NuebarError: in single precision, or if the model holds what is neither an array nor hashable.
-    """
-
-    def __init__(self, term: Term) -> None:
-        require_x64()
-        if not isinstance(term, Term):
-            raise NuebarError(
-                "a fit needs a Term (Bound(cost, model), GaussianPulls, or a sum of them), "
-                f"got {type(term).__name__}"
-            )
-        self.term = term
-        arrays, rest = eqx.partition(term, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-        self._arrays = jax.tree.map(jnp.asarray, arrays)
-        leaves, tree = jax.tree.flatten(rest)
-        self._static = (tree, tuple(leaves))
-        try:
-            hash(self._static)
-        except TypeError as error:
-            raise NuebarError(
-                "the model of a fit must be an equinox.Module or a plain function that holds arrays and "
-                f"constants only, got something else inside: {error}"
-            ) from error
-
-    @property
-    def n_data(self) -> int:
-        """Number of data points and pulls."""
-        return self.term.n_data
-
-    def value(self, x: ArrayLike) -> float:
-        """The cost at parameters `x`, shape `(n_parameters,)`."""
-        return float(_value(self._static, self._arrays, np.asarray(x, float)))
-
-    def gradient(self, x: ArrayLike) -> np.ndarray:
-        """Derivatives of the cost, shape `(n_parameters,)`."""
-        return np.asarray(_gradient(self._static, self._arrays, np.asarray(x, float)))
-
-    def hessian(self, x: ArrayLike) -> np.ndarray:
-        """Second derivatives of the cost, shape `(n_parameters, n_parameters)`."""
-        return np.asarray(_hessian(self._static, self._arrays, np.asarray(x, float)))
-
-    def residuals(self, x: ArrayLike) -> np.ndarray:
-        """Signed residuals, shape `(n_data,)`."""
-        return np.asarray(_residuals(self._static, self._arrays, np.asarray(x, float)))
-
-    def descend(
-        self,
-        start: np.ndarray,
-        lower: np.ndarray,
-        upper: np.ndarray,
-        free: np.ndarray,
-        n_iterations: int,
-        tol: float,
-    ) -> GaussNewtonResult:
-        """`gauss_newton` on the residuals of this problem; the arguments are those of that function."""
-        return _descend(self._static, self._arrays, start, lower, upper, free, n_iterations, tol)
-
-
-def _join(static: Any, arrays: Any) -> Term:
-    tree, leaves = static
-    return eqx.combine(arrays, jax.tree.unflatten(tree, leaves))
-
-
-@partial(jax.jit, static_argnums=0)
-def _value(static: Any, arrays: Any, x: jax.Array) -> jax.Array:
-    return _join(static, arrays)(x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _gradient(static: Any, arrays: Any, x: jax.Array) -> jax.Array:
-    return jax.grad(_join(static, arrays).value)(x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _hessian(static: Any, arrays: Any, x: jax.Array) -> jax.Array:
-    return jax.hessian(_join(static, arrays).value)(x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _residuals(static: Any, arrays: Any, x: jax.Array) -> jax.Array:
-    return _join(static, arrays).residuals(x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _descend(
-    static: Any,
-    arrays: Any,
-    start: jax.Array,
-    lower: jax.Array,
-    upper: jax.Array,
-    free: jax.Array,
-    n_iterations: int,
-    tol: float,
-) -> GaussNewtonResult:
-    residuals = _join(static, arrays).residuals
-    return gauss_newton(residuals, start, n_iterations, lower=lower, upper=upper, free=free, tol=tol)
 
 
 @dataclass(frozen=True)
@@ -335,7 +86,7 @@ class Minimum:
         edm: estimated distance to the minimum, ½ gᵀH⁻¹g, χ² units.
         at_limit: names of the parameters that ended on a limit.
         n_calls: evaluations of the cost or its residuals.
-        n_grad_calls: evaluations of derivatives (gradient, Jacobian or Hessian).
+        n_grad_calls: evaluations of derivatives (gradient, Jacobian, curvature; a full Hessian counts as one).
         n_not_finite: evaluations that were not finite and were refused.
         seconds: wall time.
         valid: whether this is a certified minimum inside the limits with a positive covariance.
@@ -463,7 +214,6 @@ class _Counted:
         self.n_not_finite = int(descent.n_not_finite)
         self.ceiling = float(descent.cost) + _PENALTY
         self.scales = setup.scales if setup.scales is not None else _scales_of(descent)
-        self._hessian_at: tuple[bytes, np.ndarray] = (b"", np.empty(0))
 
     def physical(self, scaled: np.ndarray) -> np.ndarray:
         """Parameters in their own units; a rounding beyond a limit is taken back."""
@@ -480,21 +230,22 @@ class _Counted:
     def gradient(self, scaled: np.ndarray) -> np.ndarray:
         return self._finite(self.problem.gradient(self.physical(scaled)) * self.scales)
 
-    def hessian(self, scaled: np.ndarray) -> np.ndarray:
-        key = np.asarray(scaled).tobytes()
-        if self._hessian_at[0] != key:
-            hessian = self.problem.hessian(self.physical(scaled)) * np.outer(self.scales, self.scales)
-            self._hessian_at = (key, self._finite(hessian))
-        return self._hessian_at[1]
+    def curvature(self, scaled: np.ndarray) -> np.ndarray:
+        """That of Gauss and Newton, stiff in every direction: the metric of Migrad, not the errors of the fit.
 
-    def positive_hessian(self, scaled: np.ndarray) -> np.ndarray:
-        """The Hessian with the sign of a negative curvature turned: iminuit 2.33 fails on a negative one."""
-        hessian = self.hessian(scaled)
-        eigenvalues, directions = np.linalg.eigh(hessian)
-        if eigenvalues[0] > 0:
-            return hessian
-        turned = np.maximum(np.abs(eigenvalues), _LOWEST_EIGENVALUE * max(np.abs(eigenvalues).max(), 1.0))
-        return (directions * turned) @ directions.T
+        It costs nothing beside the gradient, and iminuit 2.33 fails on a curvature that is not positive.
+        """
+        curvature = self._finite(
+            self.problem.curvature(self.physical(scaled)) * np.outer(self.scales, self.scales)
+        )
+        eigenvalues, directions = np.linalg.eigh(curvature)
+        stiff = np.maximum(eigenvalues, _LOWEST_EIGENVALUE * max(eigenvalues[-1], 1.0))
+        return (directions * stiff) @ directions.T
+
+    def hessian(self, scaled: np.ndarray) -> np.ndarray:
+        """The full one over the free parameters, zero elsewhere."""
+        hessian = self.problem.hessian(self.physical(scaled), self.setup.free)
+        return self._finite(hessian * np.outer(self.scales, self.scales))
 
     def _finite(self, derivatives: np.ndarray) -> np.ndarray:
         self.n_grad_calls += 1
@@ -521,7 +272,7 @@ def _certify(counted: _Counted, values: np.ndarray, max_calls: int, tol: float) 
         counted.value,
         values / scales,
         grad=counted.gradient,
-        hessian=counted.positive_hessian,
+        hessian=counted.curvature,
         name=setup.names,
     )
     minuit.errordef = Minuit.LEAST_SQUARES

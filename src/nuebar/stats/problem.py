@@ -128,7 +128,8 @@ class Problem:
             normal = jacobian.T @ jacobian
             bending = np.zeros_like(normal)
             for k in np.flatnonzero(free):
-                bending[k] = self._slope_of_jacobian(x, k, _step(x[k], normal[k, k])).T @ r
+                slope = self._slope_of_jacobian(x, jacobian, k, _step(x[k], normal[k, k]))
+                bending[k] = slope.T @ r
         hessian = 2.0 * normal + bending + bending.T
         return np.where(free[:, None] & free[None, :], hessian, 0.0)
 
@@ -148,10 +149,8 @@ class Problem:
         """`nuebar.stats.gauss_newton.descend` on the residuals of this problem; its arguments."""
         return descend(self.linearised, start, n_iterations, lower=lower, upper=upper, free=free, tol=tol)
 
-    def _slope_of_jacobian(self, x: np.ndarray, k: int, step: float) -> np.ndarray:
+    def _slope_of_jacobian(self, x: np.ndarray, here: np.ndarray, k: int, step: float) -> np.ndarray:
         """∂J/∂x_k; not finite where no second-order difference is."""
-        last = self._last
-        here = last[2]
 
         def at(offset: float) -> np.ndarray:
             moved = x.copy()

@@ -1,0 +1,48 @@
+# nuebar: each target does its own set-up on a machine with Python >= 3.11 and make; a second call is quick.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+OUT ?= out
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint bench results clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.run  ## the main job: JUNO's four-parameter fit after six years, from the embedded inputs
+	$(BIN)/nuebar fit spectrum --experiment juno --exposure-years 6 --asimov --out $(OUT)/juno-6-years
+
+test: $(VENV)/.dev  ## the default test suite
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(VENV)/.dev  ## the slow tests too
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev  ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## speeds, as ratios within one run; writes docs/results
+	$(BIN)/python benchmarks/run.py
+
+results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RELEASE=folder INPUTS=file)
+	$(BIN)/python benchmarks/truth.py --release "$(RELEASE)" --inputs "$(INPUTS)"
+
+clean:  ## remove the environment and outputs
+	rm -rf $(VENV) $(OUT)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "nuebar needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[run]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[dev]'
+	@touch $@ $(VENV)/.run
