@@ -138,7 +138,7 @@ def changed(key, value):
 def leaves(record, key=""):
     if isinstance(record, dict):
         return [leaf for k, v in record.items() for leaf in leaves(v, f"{key}.{k}" if key else k)]
-    if isinstance(record, list):
+    if isinstance(record, list | tuple):
         return [leaf for i, v in enumerate(record) for leaf in leaves(v, f"{key}[{i}]")]
     return [(key, record)]
 
@@ -160,6 +160,24 @@ def refusal(path):
     assert len(sentence.splitlines()) == 1
     assert len(sentence) < 600
     return sentence
+
+
+def outcome(path):
+    """The experiment, or the sentence that refuses it; nothing else may happen."""
+    try:
+        return load_experiment(path), ""
+    except NuebarError as error:
+        return None, str(error)
+
+
+def check_outcome(path):
+    e, sentence = outcome(path)
+    if e is None:
+        assert str(path) in sentence
+        assert len(sentence.splitlines()) == 1
+        return
+    assert experiment_from_mapping(tomllib.loads(show(e)), source=e.source) == e
+    assert all(math.isfinite(v) for _, v in leaves(dataclasses.asdict(e)) if isinstance(v, float))
 
 
 def write(tmp_path, raw):
@@ -265,10 +283,10 @@ FUEL = {"U235": 0.58, "U238": 0.07, "Pu239": 0.30, "Pu241": 0.05}
 
 WRONG = [
     # format
-    ("format", 2, "key 'format': expected '1', got 2"),
+    ("format", 2, "key 'format': expected 1, got 2"),
     ("format", "1", "key 'format'"),
     ("format", True, "key 'format': expected a whole number"),
-    ("format", DROP, "key 'format': expected '1', got None"),
+    ("format", DROP, "key 'format': expected 1, got None"),
     ("source", "elsewhere.toml", "unknown key 'source'"),
     # missing and unknown
     ("name", DROP, "missing key 'name'"),
@@ -277,7 +295,7 @@ WRONG = [
     ("target", 3, "key 'target': expected a table, got 3"),
     ("target.free_protons", DROP, "missing key 'target.free_protons'"),
     ("target.free_proton", 1e33, "unknown key 'target.free_proton'; did you mean 'free_protons'?"),
-    ("reactor.cores[0].power_MW", 4600.0, "unknown key 'reactor.cores.power_MW'; did you mean 'power_GW'?"),
+    ("reactor.cores[0].power_MW", 4600.0, "unknown key 'reactor.cores[0].power_MW'; did you mean 'power_GW'?"),
     ("reactor.cores[2].baseline_km", DROP, "missing key 'reactor.cores[2].baseline_km'"),
     ("detektor", {}, "unknown key 'detektor'; known keys: "),
     # types
@@ -295,10 +313,11 @@ WRONG = [
     ("backgrounds[0].shape", 1.0, "key 'backgrounds[0].shape': expected a text"),
     ("backgrounds[0].shape", ["bipo"], "key 'backgrounds[0].shape': expected a text or a table"),
     ("backgrounds[0].shape", {"bipo": "much"}, "key 'backgrounds[0].shape.bipo': expected a number"),
-    ("oscillation.sin2_th12", "0.3", "key 'oscillation.sin2_th12': expected a table or a bare number"),
+    ("oscillation.sin2_th12", "0.3", "key 'oscillation.sin2_th12': expected a number or a table"),
     ("oscillation.sin2_th12", {"sigma": 0.01}, "missing key 'oscillation.sin2_th12.value'"),
     # ranges
-    ("target.free_protons", -1.0, "key 'target.free_protons': expected a number above 0, got -1.0"),
+    ("target.free_protons", -1.0, "key 'target.free_protons': expected a number above 0 (1 to 1e40), got -1.0"),
+    ("target.free_protons", 1e300, "key 'target.free_protons'"),
     ("target.efficiency", 0, "key 'target.efficiency'"),
     ("target.efficiency", 82.2, "key 'target.efficiency': expected a number above 0, at most 1, got 82.2"),
     ("exposure.days", 0, "key 'exposure.days'"),
@@ -310,7 +329,8 @@ WRONG = [
     ("response.resolution", [0.03, 0.01], "key 'response.resolution': expected three numbers [a, b, c]"),
     ("response.resolution", [0.03, -0.01, 0.0], "key 'response.resolution'"),
     ("response.resolution", [2.61, 0.82, 1.23], "key 'response.resolution': expected each a fraction"),
-    ("response.resolution", [0.0, 0, 0], "key 'response.resolution': expected at least one number above 0"),
+    ("response.resolution", [0.0, 0, 0], "key 'response.resolution': expected at least one number of 0.0001 or more"),
+    ("response.resolution", [1e-300, 0.0, 0.0], "key 'response.resolution'"),
     ("response.kB_g_cm2_GeV", -12.0, "key 'response.kB_g_cm2_GeV'"),
     ("response.fC", -0.5, "key 'response.fC'"),
     ("response.light_yield_per_MeV", 0, "key 'response.light_yield_per_MeV'"),
@@ -334,6 +354,10 @@ WRONG = [
     ("reactor.energy_per_fission_MeV.U238", 0.0, "key 'reactor.energy_per_fission_MeV.U238'"),
     ("reactor.energy_per_fission_MeV.U238", DROP, "key 'reactor.energy_per_fission_MeV': expected all of"),
     ("reactor.cross_section", "vogel", "key 'reactor.cross_section': expected one of vogel-beacom"),
+    ("reactor.energy_per_fission_MeV.U235", 3.24e-11, "key 'reactor.energy_per_fission_MeV.U235': expected MeV"),
+    ("reactor.cores[0].power_GW", 4600, "key 'reactor.cores[0].power_GW': expected GW of heat"),
+    ("reactor.cores[0].baseline_km", 52770, "key 'reactor.cores[0].baseline_km': expected km, from 0.001 to 12800"),
+    ("reactor.cores[0].baseline_km", 1e-300, "key 'reactor.cores[0].baseline_km'"),
     ("reactor.unoscillated_per_day", 0.0, "key 'reactor.unoscillated_per_day'"),
     ("reactor.segments_MeV", [2.0, 2.0, 4.0], "key 'reactor.segments_MeV': expected energies that increase"),
     ("reactor.segments_MeV", [-1.0, 2.0], "key 'reactor.segments_MeV': expected energies above 0"),
@@ -372,11 +396,13 @@ WRONG = [
     ("oscillation.dm2_31_eV2.value", -2.5e-3, "key 'oscillation.dm2_31_eV2': expected a value within its bounds"),
     # pulls, backgrounds, fit
     ("systematics.core", -0.008, "key 'systematics.core'"),
+    ("systematics.energy_scale", 1e300, "key 'systematics.energy_scale': expected a width of at least 0"),
+    ("systematics.signal.flux", 1e-200, "key 'systematics.signal.flux': expected a width above 0"),
     ("systematics.signal.flux", 0.0, "key 'systematics.signal.flux'"),
     ("systematics.signal", {"my flux": 0.1}, "key 'systematics.signal': expected names of letters"),
     ("systematics.fission_fractions.U236", 0.1, "key 'systematics.fission_fractions.U236'"),
     ("systematics.resolution", [0.1, 0.1], "key 'systematics.resolution': expected three widths"),
-    ("systematics.resolution", [0.1, 0.1, -0.1], "key 'systematics.resolution': expected widths of at least 0"),
+    ("systematics.resolution", [0.1, 0.1, -0.1], "key 'systematics.resolution': expected each a width of at least 0"),
     ("systematics.spectrum_shape_width_MeV", 0.0, "key 'systematics.spectrum_shape_width_MeV'"),
     ("systematics.nonlinearity_scale", -1, "key 'systematics.nonlinearity_scale'"),
     ("backgrounds[3].name", "geoneutrinos", "key 'backgrounds': expected different names"),
@@ -385,6 +411,8 @@ WRONG = [
     ("backgrounds[3].shape", {}, "key 'backgrounds[3].shape'"),
     ("backgrounds[3].shape", {"bipo": 0.0}, "key 'backgrounds[3].shape': expected at least one weight"),
     ("backgrounds[3].shape", {"bipo": -1.0, "alpha_n": 2.0}, "key 'backgrounds[3].shape.bipo'"),
+    ("backgrounds[3].rate_per_day", 1e300, "key 'backgrounds[3].rate_per_day'"),
+    ("backgrounds[3].shape", {"bipo": 1e308}, "key 'backgrounds[3].shape.bipo'"),
     ("fit.statistic", "chi2", "key 'fit.statistic': expected one of cnp, poisson, pearson, neyman, got 'chi2'"),
 ]  # fmt: skip
 
@@ -438,15 +466,7 @@ def test_any_value_anywhere_is_taken_or_refused(tmp_path, data):
     )
     nested = st.recursive(plain, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.just("a"), x), max_leaves=4)
     raw = changed(key, data.draw(nested))
-    path = write(tmp_path, raw)
-    try:
-        e = load_experiment(path)
-    except NuebarError as error:
-        assert str(path) in str(error)
-        assert len(str(error).splitlines()) == 1
-    else:
-        assert experiment_from_mapping(tomllib.loads(show(e)), source=e.source) == e
-        assert all(math.isfinite(v) for _, v in leaves(dataclasses.asdict(e)) if isinstance(v, float))
+    check_outcome(write(tmp_path, raw))
 
 
 @in_one_folder
@@ -454,13 +474,10 @@ def test_any_value_anywhere_is_taken_or_refused(tmp_path, data):
 def test_any_dropped_key_is_a_default_or_named(tmp_path, data):
     key, _ = data.draw(st.sampled_from([*leaves(JUNO), *((t, {}) for t in tables(JUNO) if t)]))
     *_, last = keys_of(key)
-    raw = changed(key, DROP)
-    try:
-        load_experiment(write(tmp_path, raw))
-    except NuebarError as error:
-        assert str(tmp_path / "mine.toml") in str(error)
-        named = keys_of(key)[-2] if isinstance(last, int) else last
-        assert str(named) in str(error)
+    e, sentence = outcome(write(tmp_path, changed(key, DROP)))
+    if e is None:
+        assert str(tmp_path / "mine.toml") in sentence
+        assert str(keys_of(key)[-2] if isinstance(last, int) else last) in sentence
 
 
 # ---------------------------------------------------------------- wrong files
@@ -469,7 +486,7 @@ def test_any_dropped_key_is_a_default_or_named(tmp_path, data):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "key 'format': expected '1', got None"),
+        (b"", "key 'format': expected 1, got None"),
         (b"\n# nothing\n", "key 'format'"),
         (b"\x00\x01\x02\xff", "byte 3: expected UTF-8 text, got 0xff"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "byte 0: expected UTF-8 text, got 0x89"),
@@ -505,13 +522,7 @@ def test_random_bytes_are_refused(tmp_path, content):
 def test_a_damaged_file_is_refused_or_still_an_experiment(tmp_path, at, length, by):
     path = tmp_path / "mine.toml"
     path.write_text(KAMIOKA[:at] + by + KAMIOKA[at + length :], encoding="utf-8")
-    try:
-        e = load_experiment(path)
-    except NuebarError as error:
-        assert str(path) in str(error)
-        assert len(str(error).splitlines()) == 1
-    else:
-        assert experiment_from_mapping(tomllib.loads(show(e)), source=e.source) == e
+    check_outcome(path)
 
 
 @pytest.mark.parametrize(
@@ -605,7 +616,7 @@ def test_override_changes_what_it_names_and_no_more(changes, key, value):
     assert new.source == e.source
     old, now = (dict(leaves(tomllib.loads(show(x)))) for x in (e, new))
     differ = {k for k in old.keys() | now.keys() if old.get(k) != now.get(k)}
-    assert len(differ) <= max(len(changes), 4 if value is FUEL else 0, 3 if value == () else 0) + (value == ())
+    assert all(k.startswith((key, *changes)) for k in differ)
 
 
 def test_override_of_a_value_keeps_its_bounds():
@@ -627,8 +638,8 @@ def test_override_of_nothing_is_the_identity():
         ({"reactor.cores.TS9.power_GW": 3}, "no entry 'TS9' in the list; known: TS1, TS2"),
         ({"reactor.cores[9].power_GW": 3}, "no entry '9' in the list"),
         ({"response.resolution[3]": 3}, r"no entry '3' in the list; known: \[0\] to \[2\]"),
-        ({"reactor.cores.TS1.colour": "red"}, "unknown key 'reactor.cores.colour'"),
-        ({"exposure.days": -1}, "key 'exposure.days': expected a number above 0, got -1.0"),
+        ({"reactor.cores.TS1.colour": "red"}, "unknown key 'reactor.cores\\[0\\].colour'"),
+        ({"exposure.days": -1}, "key 'exposure.days': expected a number above 0 \(1e-12 to 1e12\), got -1.0"),
         ({"exposure.days": NAN}, "key 'exposure.days': expected a finite number, got nan"),
         ({"exposure.days": "ten"}, "key 'exposure.days': expected a number, got 'ten'"),
         ({"exposure": 10}, "key 'exposure': expected a table, got 10"),

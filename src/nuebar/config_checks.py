@@ -27,22 +27,29 @@ CROSS_SECTIONS = ("vogel-beacom", "strumia-vissani")
 HIGHEST_EDGE_MeV = 50.0  # far above reactor antineutrinos: a larger number is a mistake of unit
 MOST_BINS = 20_000
 FRACTION_TOLERANCE = 1e-3  # published fission fractions are rounded to three digits
-DENSEST_g_cm3 = 20.0  # denser than the centre of the Earth
 SMALLEST_RATIO = 3.0  # |Δm²31| / Δm²21: below it the two orderings have no meaning; nature has 33
+FINEST_RESOLUTION = 1e-4  # of 1 MeV: no detector comes near, and a division by σ stays far from overflow
 
 Rule = tuple[str, Callable[[float], bool]]
-POSITIVE: Rule = ("a number above 0", lambda x: x > 0)
-NOT_NEGATIVE: Rule = ("a number of at least 0", lambda x: x >= 0)
+# Outer limits are far from any experiment: they catch wrong units, and products of them stay finite.
+POSITIVE: Rule = ("a number above 0 (1e-12 to 1e12)", lambda x: 1e-12 <= x <= 1e12)
+NOT_NEGATIVE: Rule = ("a number of at least 0 (at most 1e12)", lambda x: 0 <= x <= 1e12)
+WIDTH: Rule = ("a width of at least 0 (0, or 1e-9 to 1e6)", lambda x: x == 0 or 1e-9 <= x <= 1e6)
+PULL: Rule = ("a width above 0 (1e-9 to 1e6)", lambda x: 1e-9 <= x <= 1e6)
+PROTONS: Rule = ("a number above 0 (1 to 1e40)", lambda x: 1 <= x <= 1e40)
 FRACTION: Rule = ("a number from 0 to 1", lambda x: 0 <= x <= 1)
-SHARE: Rule = ("a number above 0, at most 1", lambda x: 0 < x <= 1)
-RELATIVE: Rule = ("a fraction from 0 to 1 (0.03 for 3 %)", lambda x: 0 <= x <= 1)
-DENSITY: Rule = (f"a number from 0 to {DENSEST_g_cm3:g} g/cm³", lambda x: 0 <= x <= DENSEST_g_cm3)
+SHARE: Rule = ("a number above 0, at most 1", lambda x: 1e-12 <= x <= 1)
+RELATIVE: Rule = ("a fraction from 0 to below 1 (0.03 for 3 %)", lambda x: 0 <= x < 1)
+DENSITY: Rule = ("a number from 0 to 20 g/cm³", lambda x: 0 <= x <= 20)  # the centre of the Earth has 13
+POWER: Rule = ("GW of heat, from 0 to 2000", lambda x: 0 <= x <= 2000)  # all reactors of the world give 1200
+BASELINE: Rule = ("km, from 0.001 to 12800", lambda x: 0.001 <= x <= 12800)  # the Earth's diameter
+FISSION: Rule = ("MeV, from 100 to 300", lambda x: 100 <= x <= 300)
 
 RANGES: Mapping[str, Mapping[str, Rule]] = {
-    "target": {"free_protons": POSITIVE, "efficiency": SHARE},
+    "target": {"free_protons": PROTONS, "efficiency": SHARE},
     "exposure": {"days": POSITIVE, "days_per_year": POSITIVE},
-    "reactor": {"duty_cycle": SHARE, "unoscillated_per_day": POSITIVE, "segments_sigma": POSITIVE},
-    "reactor.cores": {"power_GW": NOT_NEGATIVE, "baseline_km": POSITIVE, "duty_cycle": FRACTION},
+    "reactor": {"duty_cycle": SHARE, "unoscillated_per_day": POSITIVE, "segments_sigma": PULL},
+    "reactor.cores": {"power_GW": POWER, "baseline_km": BASELINE, "duty_cycle": FRACTION},
     "response": {
         "kB_g_cm2_GeV": NOT_NEGATIVE,
         "fC": NOT_NEGATIVE,
@@ -50,14 +57,14 @@ RANGES: Mapping[str, Mapping[str, Rule]] = {
         "cherenkov_photons_per_cm": NOT_NEGATIVE,
     },
     "binning": {"fine_width_MeV": POSITIVE},
-    "matter": {"density_g_cm3": DENSITY, "sigma_g_cm3": NOT_NEGATIVE, "electrons_per_nucleon": FRACTION},
-    "backgrounds": dict.fromkeys(("rate_per_day", "rate_sigma", "shape_sigma", "slope_sigma"), NOT_NEGATIVE),
+    "matter": {"density_g_cm3": DENSITY, "sigma_g_cm3": WIDTH, "electrons_per_nucleon": FRACTION},
+    "backgrounds": {"rate_per_day": NOT_NEGATIVE, "rate_sigma": WIDTH, "shape_sigma": WIDTH, "slope_sigma": WIDTH},
     "systematics": {
-        **dict.fromkeys(("core", "spent_fuel", "nonequilibrium", "energy_scale", "energy_offset_MeV"), NOT_NEGATIVE),
+        **dict.fromkeys(("core", "spent_fuel", "nonequilibrium", "energy_scale", "energy_offset_MeV"), WIDTH),
         "nonlinearity_scale": POSITIVE,
         "spectrum_shape_width_MeV": POSITIVE,
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -128,12 +135,13 @@ def _check_reactor(r: Reactor, check: Checker) -> None:
     check.need(any(map(_runs, r.cores)), "reactor.cores", "at least one core that runs", [c.name for c in r.cores])
     _check_fractions(r.fission_fractions, "reactor.fission_fractions", check)
     _check_isotopes(r.energy_per_fission_MeV, "reactor.energy_per_fission_MeV", check)
-    check.numbers(r.energy_per_fission_MeV, "reactor.energy_per_fission_MeV", POSITIVE)
+    check.numbers(r.energy_per_fission_MeV, "reactor.energy_per_fission_MeV", FISSION)
     known = f"one of {', '.join(CROSS_SECTIONS)}"
     check.need(r.cross_section in CROSS_SECTIONS, "reactor.cross_section", known, r.cross_section)
     nodes = list(r.segments_MeV)
     check.need(_increasing(nodes), "reactor.segments_MeV", "energies that increase", nodes)
-    check.need(all(x > 0 for x in nodes), "reactor.segments_MeV", "energies above 0 MeV", nodes)
+    inside = all(0 < x <= HIGHEST_EDGE_MeV for x in nodes)
+    check.need(inside, "reactor.segments_MeV", f"energies above 0 MeV, at most {HIGHEST_EDGE_MeV:g}", nodes)
 
 
 def _runs(core: Core) -> bool:
@@ -160,7 +168,8 @@ def _check_response(r: Response, check: Checker) -> None:
     key = "response.resolution"
     check.need(len(r.resolution) == 3, key, "three numbers [a, b, c]", list(r.resolution))
     check.need(all(map(RELATIVE[1], r.resolution)), key, f"each {RELATIVE[0]}", list(r.resolution))
-    check.need(any(r.resolution), key, "at least one number above 0", list(r.resolution))
+    fine = max(r.resolution) >= FINEST_RESOLUTION
+    check.need(fine, key, f"at least one number of {FINEST_RESOLUTION:g} or more", list(r.resolution))
     if r.nonlinearity == "birks":
         check.need(
             r.cherenkov_photons_per_cm > 0,
@@ -230,14 +239,14 @@ def _check_oscillation(e: Experiment, check: Checker) -> None:
 def _check_systematics(s: Systematics, check: Checker) -> None:
     check.ranges(s, "systematics")
     check.names(s.signal, "systematics.signal")
-    check.numbers(s.signal, "systematics.signal", POSITIVE)
+    check.numbers(s.signal, "systematics.signal", PULL)
     for isotope in s.fission_fractions:
         key = f"systematics.fission_fractions.{isotope}"
         check.need(isotope in ISOTOPES, key, f"one of the isotopes {', '.join(ISOTOPES)}", isotope)
-    check.numbers(s.fission_fractions, "systematics.fission_fractions", POSITIVE)
+    check.numbers(s.fission_fractions, "systematics.fission_fractions", PULL)
     key = "systematics.resolution"
     check.need(len(s.resolution) in (0, 3), key, "three widths, of a, b, c", list(s.resolution))
-    check.need(all(r >= 0 for r in s.resolution), key, "widths of at least 0", list(s.resolution))
+    check.need(all(map(WIDTH[1], s.resolution)), key, f"each {WIDTH[0]}", list(s.resolution))
 
 
 def _check_background(b: Background, key: str, check: Checker) -> None:
@@ -245,4 +254,5 @@ def _check_background(b: Background, key: str, check: Checker) -> None:
     check.need(b.shape not in ("", {}), f"{key}.shape", "the name of a shape, a file, or weights of shapes", b.shape)
     if isinstance(b.shape, dict):
         check.numbers(b.shape, f"{key}.shape", NOT_NEGATIVE)
-        check.need(sum(b.shape.values()) > 0, f"{key}.shape", "at least one weight above 0", b.shape)
+        heavy = sum(b.shape.values()) >= 1e-12
+        check.need(heavy, f"{key}.shape", "at least one weight above 0", b.shape)

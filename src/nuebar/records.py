@@ -14,6 +14,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
+from datetime import date, time
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,8 @@ def _convert(kind: Any, raw: Any, where: str, key: str) -> Any:
         shorthand = getattr(kind, "SHORTHAND", "")
         if shorthand and _is_number(raw):
             return _convert(kind, {shorthand: raw}, where, key)
+        if shorthand and not isinstance(raw, Mapping):
+            refuse(where, key, "a number or a table", raw)
         return from_mapping(typing.cast(type, kind), raw, where, key + ".")
     if origin is tuple:
         if not isinstance(raw, list | tuple):
@@ -228,7 +231,7 @@ def _toml_lines(record: Mapping[str, Any], prefix: str) -> list[str]:
         name = prefix + _toml_key(key)
         if isinstance(value, Mapping):
             tables += ["", f"[{name}]", *_toml_lines(value, name + ".")]
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        elif isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
             for row in value:
                 lists += ["", f"[[{name}]]", *_toml_lines(row, name + ".")]
         elif value is not None:
@@ -252,4 +255,8 @@ def _toml_value(value: Any) -> str:
         return _toml_text(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, date | time):
+        return value.isoformat()
     return repr(value)

@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from scipy.fft import dct
 
@@ -267,6 +269,33 @@ def _chebyshev_rows_jvp(
     return rows[:, :orders], rows[:, 1:] * tangents[0]
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _summed(table: Array, x: Array, middle: float, half: float, orders: int) -> Array:
+    """Σ_k table_k T_k and its derivatives in the splitting, shape ``(..., bins, orders)``.
+
+    Every derivative in any parameter is a number times the next column, so that differentiation adds one column
+    to the product and nothing else, however many directions are asked for.
+    """
+    rows = _chebyshev_rows((x - middle) / half, table.shape[-1], orders)
+    return table @ (rows / half ** jnp.arange(orders))
+
+
+def _summed_jvp(
+    middle: float, half: float, orders: int, primals: tuple[Array, Array], tangents: tuple[Any, Any]
+) -> tuple[Array, Array]:
+    table, x = primals
+    wider = _summed(table, x, middle, half, orders + 1)
+    out, moved = wider[..., :orders], jnp.zeros_like(wider[..., 1:])
+    if not isinstance(tangents[1], SymbolicZero):
+        moved = wider[..., 1:] * tangents[1]
+    if not isinstance(tangents[0], SymbolicZero):
+        moved = moved + _summed(tangents[0], x, middle, half, orders)
+    return out, moved
+
+
+_summed.defjvp(_summed_jvp, symbolic_zeros=True)
+
+
 def _vacuum(sums: Sums, p: Array) -> Array:
     """Counts per bin in vacuum, shape ``(..., bins)``."""
     s12, s13, d21, d31 = p[0], p[1], p[2], p[3]
@@ -291,49 +320,55 @@ def _in_bins(predictor: HarmonicPredictor, p: Array) -> tuple[Array, Array]:
     return at_nodes @ predictor.to_bins, at_nodes @ predictor.to_slopes
 
 
-def _waves(series: Series, x: ArrayLike, v: Array, slope_v: Array, nu: Array, slope_nu: Array) -> Array:
-    """Σ w v(E) cos(2κ (x + ν(E)) L / E) in every bin, shape ``(..., bins)``."""
-    if not series.moment.shape[-1]:
-        g = series.value @ _basis(x, series, 3)
-        return v * (g[..., 0] + nu * (g[..., 1] + 0.5 * nu * g[..., 2]))
-    basis = _basis(x, series, 4)
-    g = series.value @ basis
-    g1 = series.moment @ basis[:, :3]
-    value = g[..., 0] + nu * (g[..., 1] + nu * (g[..., 2] / 2.0 + nu * g[..., 3] / 6.0))
-    moment = g1[..., 0] + nu * (g1[..., 1] + nu * g1[..., 2] / 2.0)
-    moved = g1[..., 1] + nu * g1[..., 2]
-    return v * value + slope_v * moment + v * slope_nu * moved
+def _matter(every: tuple[Sums, ...], p: Array, bins: Array, slopes: Array) -> Array:
+    """Counts per bin in matter; a row for each core of each of ``every``, shape ``(rows, bins)``.
+
+    Σ_q Σ w v_q(E) cos(2κ (x_q + ν_q(E)) L / E) in every bin, with the three waves q side by side: one piece of
+    code for all of them compiles three times faster than one for each. Only the first of ``every`` may have
+    moments, and one row.
+    """
+    sign = jnp.sign(p[3])
+    signs = jnp.stack([jnp.ones(()), sign, sign])
+    at = signs * jnp.stack([p[2], p[3], p[3] - p[2]])
+    v, slope_v, nu, slope_nu = bins[:3], slopes[:3], signs[:, None] * bins[3:], signs[:, None] * slopes[3:]
+    total, slope_total = jnp.sum(v, axis=0), jnp.sum(slope_v, axis=0)
+    g = jnp.concatenate([_three(sums, at, 4, "value") for sums in every], axis=1)
+    flat = jnp.concatenate([jnp.atleast_2d(sums.flat) for sums in every])
+    flat_moment = jnp.concatenate([jnp.atleast_2d(sums.flat_moment) for sums in every])
+    shift = nu[:, None, :]
+    shifted = g[..., 0] + shift * (g[..., 1] + shift * (g[..., 2] / 2.0 + shift * g[..., 3] / 6.0))
+    waves = jnp.sum(v[:, None, :] * shifted, axis=0)
+    if every[0].solar.moment.shape[-1]:
+        m = _three(every[0], at, 3, "moment")[:, 0]
+        moment = m[..., 0] + nu * (m[..., 1] + nu * m[..., 2] / 2.0)
+        moved = m[..., 1] + nu * m[..., 2]
+        extra = jnp.sum(slope_v * moment + v * slope_nu * moved, axis=0)
+        waves = waves + jnp.concatenate([extra[None], jnp.zeros((waves.shape[0] - 1, extra.size))])
+    return (1.0 - 2.0 * total) * flat - 2.0 * slope_total * flat_moment + 2.0 * waves
 
 
-def _matter(sums: Sums, p: Array, bins: Array, slopes: Array) -> Array:
-    """Counts per bin in matter, shape ``(..., bins)``."""
-    d21, d31 = p[2], p[3]
-    sign = jnp.sign(d31)
-    total, slope_total = jnp.sum(bins[:3], axis=0), jnp.sum(slopes[:3], axis=0)
-    waves = _waves(sums.solar, d21, bins[0], slopes[0], bins[3], slopes[3])
-    for k, x in ((1, d31), (2, d31 - d21)):
-        nu, slope = sign * bins[3 + k], sign * slopes[3 + k]
-        waves += _waves(sums.atmospheric, sign * x, bins[k], slopes[k], nu, slope)
-    return (1.0 - 2.0 * total) * sums.flat - 2.0 * slope_total * sums.flat_moment + 2.0 * waves
+def _three(sums: Sums, at: Array, orders: int, kind: str) -> Array:
+    """The series of the waves 21, 31 and 32 with derivatives, shape ``(3, cores, bins, orders)``."""
+    series = (sums.solar, sums.atmospheric, sums.atmospheric)
+    each = [_summed(getattr(s, kind), at[q], s.middle, s.half, orders) for q, s in enumerate(series)]
+    return jnp.stack([e.reshape(-1, *e.shape[-2:]) for e in each])
 
 
 @jax.jit
 def _predict(predictor: HarmonicPredictor, p: Array) -> Array:
     if not predictor.matter:
         return _vacuum(predictor.total, p)
-    return _matter(predictor.total, p, *_in_bins(predictor, p))
+    return _matter((predictor.total,), p, *_in_bins(predictor, p))[0]
 
 
 @with_cached_derivatives
 def _channels(predictor: HarmonicPredictor, p: Array) -> Array:
+    every = (predictor.total, *predictor.cores)
     if predictor.matter:
-        bins, slopes = _in_bins(predictor, p)
-        rows = [_matter(predictor.total, p, bins, slopes)[None]]
-        rows += [_matter(group, p, bins, slopes) for group in predictor.cores]
+        rows = _matter(every, p, *_in_bins(predictor, p))
     else:
-        rows = [_vacuum(predictor.total, p)[None]] + [_vacuum(group, p) for group in predictor.cores]
-    each = jnp.concatenate(rows[1:])[jnp.array(predictor.core_order)] if predictor.core_order else []
-    return jnp.concatenate([rows[0], each]) if predictor.core_order else rows[0]
+        rows = jnp.concatenate([jnp.atleast_2d(_vacuum(sums, p)) for sums in every])
+    return rows[jnp.array((0, *(1 + k for k in predictor.core_order)))] if predictor.core_order else rows
 
 
 # ---------------------------------------------------------------- building

@@ -1,8 +1,8 @@
 """Figures of spectra, fits and scans.
 
 Every function takes plain arrays or a :class:`~nuebar.fit.result.FitResult` and gives a matplotlib ``Figure``; with
-``ax`` it draws into the caller's axes in the caller's style and gives the figure they are in. pyplot and its global
-state are never touched, so figures can be made in any thread and are freed with their last reference.
+``ax`` it draws into the caller's axes in the caller's style and gives the figure they are in. pyplot and its state
+are never touched, and matplotlib's settings are as before after every call.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import RectBivariateSpline
+from scipy.interpolate import CubicSpline, RectBivariateSpline
 from scipy.stats import chi2 as chi2_distribution
 
 from nuebar.errors import NuebarError
@@ -50,12 +50,17 @@ __all__ = [
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
 )  # fmt: skip
-GREY = "#8c8c8c"
+GREY, PALE = "#8c8c8c", "#dcdcdc"
 LINES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
+DASHES: tuple[Any, ...] = (
+    "-", (0, (5, 2)), (0, (2, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3)),
+)  # fmt: skip
 FILLS = (ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY, BLUE, RED)
 
 DPI = 150
 WIDTH_IN = 7.0
+MANY = 120
+"""Above this number of bins, points get smaller and lose their bars in the lower panel."""
 ONE_SIGMA = 0.6826894921370859
 """Probability of a normal variable within one standard deviation."""
 
@@ -78,6 +83,7 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "nuebar",
     "xtick.direction": "in",
     "xtick.labelsize": 10.5,
+    "xtick.major.pad": 5.5,
     "xtick.minor.visible": True,
     "xtick.top": True,
     "ytick.direction": "in",
@@ -116,10 +122,18 @@ _NAMES = {
     "spent_fuel": "Spent fuel",
     "nonequilibrium": "Non-equilibrium",
 }
+_SOURCES = {
+    "geoneutrinos": "Geoneutrino",
+    "world_reactors": "World-reactor",
+    "accidentals": "Accidental",
+    "fast_neutrons": "Fast-neutron",
+    "double_neutrons": "Double-neutron",
+    "atmospheric_nc": "Atmospheric NC",
+    "other": "Other-background",
+}
 _ISOTOPES = {"U235": "²³⁵U", "U238": "²³⁸U", "Pu239": "²³⁹Pu", "Pu241": "²⁴¹Pu"}
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 # ---------------------------------------------------------------- style and files
@@ -144,16 +158,22 @@ def _style() -> AbstractContextManager[None]:
     return matplotlib.style.context(STYLE, after_reset=True)
 
 
-def _styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function in our style, unless it draws into the caller's axes."""
+def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a drawing function in our style and settle its layout, unless it draws into the caller's axes."""
 
     @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
         _matplotlib()
         if kwargs.get("ax") is not None:
             return draw(*args, **kwargs)
         with _style():
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            # The constrained layout starts from the last one and creeps: left on, each save would differ.
+            layout = figure.get_layout_engine()
+            if layout is not None:
+                layout.execute(figure)
+            figure.set_layout_engine("none")
+        return figure
 
     return styled
 
@@ -169,8 +189,7 @@ def _figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
 
 def _of(ax: Axes) -> Figure:
     """The figure that axes are in, also when they sit in a subfigure."""
-    figure: Any = ax.figure
-    return figure.figure if hasattr(figure, "figure") else figure
+    return ax.figure.canvas.figure
 
 
 _FORMATS: dict[str, dict[str, Any]] = {
@@ -181,7 +200,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
 
 
 def to_bytes(figure: Figure, suffix: str = ".png") -> bytes:
-    """A figure as a file's bytes; the same figure gives the same bytes with the same versions.
+    """A figure as a file's bytes; a figure of this module gives the same bytes every time with the same versions.
 
     Args:
         figure: The figure.
@@ -270,31 +289,38 @@ def spectrum(
         free = total - signal + _counts(unoscillated, edges, "unoscillated")
     figure, upper, lower = _two_panels(ax)
     density = per_MeV / np.diff(edges)
-    centres, many = (edges[1:] + edges[:-1]) / 2, y.size > 120
-    _stack(upper, edges, parts, density)
-    upper.stairs(total * density, edges, color=RED, linewidth=1.5, label="Total", zorder=4)
+    areas = _stack(upper, edges, parts, density)
+    lines = [upper.stairs(total * density, edges, color=RED, linewidth=1.5, zorder=6, label="Best fit")]
     if free is not None:
-        upper.stairs(free * density, edges, color=BLUE, linewidth=1.2, linestyle="--", label="No oscillation")
-    points = {"fmt": "o", "color": BLACK, "markersize": 1.6 if many else 3.0, "elinewidth": 0.5 if many else 0.9}
-    word = "Simulated data" if simulated else "Data"
-    upper.errorbar(
-        centres, y * density, yerr=[below * density, above * density], label=word, zorder=5, **points
-    )
+        style: dict[str, Any] = {"color": BLUE, "linewidth": 1.3, "linestyle": "--", "label": "No oscillation"}
+        lines.append(upper.stairs(free * density, edges, zorder=4, **style))
+    points = _point_style(y.size)
+    word = f"{'Simulated data' if simulated else 'Data'} ({_events(y.sum())})"
+    bars = [below * density, above * density]
+    centres = (edges[1:] + edges[:-1]) / 2
+    data = upper.errorbar(centres, y * density, yerr=bars, label=word, zorder=5, **points)
     top = max(np.max((y + above) * density), np.max((total if free is None else free) * density))
     upper.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.06 * top if top > 0 else 1.0))
     upper.set_ylabel(ylabel or f"Events per {per_MeV:g} MeV")
-    _legend(upper)
+    upper.legend(handles=[data, *lines, *reversed(areas)], loc="upper right")
     _heading(upper, title, ("simulated (Asimov)" if simulated is True else simulated) or "")
-    bottom = upper if lower is None else lower
     if lower is not None:
-        residual = np.divide(y - total, sigma, out=np.zeros_like(y), where=sigma > 0)
+        scale = np.where(sigma > 0, sigma, 1.0)
+        residual = np.where(sigma > 0, (y - total) / scale, 0.0)
         limit = max(3.4, 1.15 * float(np.max(np.abs(residual))))
-        bar = np.stack([below, above]) / np.where(sigma > 0, sigma, 1.0) if errors is None else np.ones_like(y)
         _bands(lower, horizontal=True)
-        lower.errorbar(centres, residual, yerr=bar, **points)
+        # With very many bins the bars, all about one, would be a black block.
+        lower.errorbar(centres, residual, yerr=None if y.size > MANY else [below / scale, above / scale], **points)
         lower.set(ylim=(-limit, limit), ylabel="(data − fit)/σ")
-    bottom.set_xlabel(xlabel)
+    (lower or upper).set_xlabel(xlabel)
     return figure
+
+
+def _point_style(n: int) -> dict[str, Any]:
+    """Points that stay points when there are many of them."""
+    if n > MANY:
+        return {"fmt": "o", "color": BLACK, "markersize": 1.7, "elinewidth": 0.5, "ecolor": GREY}
+    return {"fmt": "o", "color": BLACK, "markersize": 3.0, "elinewidth": 0.9}
 
 
 def _data_errors(
@@ -321,20 +347,20 @@ def _data_errors(
     return np.maximum(y - low, 0.0), high - y, np.sqrt(total)
 
 
-def _stack(ax: Axes, edges: np.ndarray, parts: Mapping[str, np.ndarray], density: np.ndarray) -> None:
-    """Backgrounds from the largest up, the signal as a pale area on top of them."""
-    backgrounds = sorted((n for n in parts if n != "signal"), key=lambda n: -parts[n].sum())
-    base = np.zeros_like(density)
-    for k, name in enumerate(backgrounds):
-        style = {"color": FILLS[k % len(FILLS)], "hatch": "////" if k >= len(FILLS) else None}
-        label = f"{_component(name)} ({_events(parts[name].sum())})"
+def _stack(ax: Axes, edges: np.ndarray, parts: Mapping[str, np.ndarray], density: np.ndarray) -> list[Any]:
+    """Backgrounds from the largest up, the signal as a pale area on top of them; the areas from the bottom up."""
+    names = sorted(parts, key=lambda n: (n == "signal", -parts[n].sum()))
+    base, areas = np.zeros_like(density), []
+    for k, name in enumerate(names):
         top = base + parts[name]
-        ax.stairs(top * density, edges, baseline=base * density, fill=True, linewidth=0, label=label, **style)
+        style: dict[str, Any] = {
+            "color": PALE if name == "signal" else FILLS[k % len(FILLS)],
+            "hatch": "////" if name != "signal" and k >= len(FILLS) else None,
+            "label": f"{_component(name)} ({_events(parts[name].sum())})",
+        }
+        areas.append(ax.stairs(top * density, edges, baseline=base * density, fill=True, linewidth=0, **style))
         base = top
-    if "signal" in parts:
-        label = f"{_component('signal')} ({_events(parts['signal'].sum())})"
-        top = base + parts["signal"]
-        ax.stairs(top * density, edges, baseline=base * density, fill=True, color="#dcdcdc", linewidth=0, label=label)
+    return areas
 
 
 @_styled
@@ -383,15 +409,18 @@ def predictions(
         raise NuebarError("expected a pair of axes, for spectra and differences, got one; pass ax=(upper, lower)")
     density = per_MeV / np.diff(edges)
     colours = {reference: BLACK} | dict(zip(differences, (c for c in LINES if c != BLACK), strict=False))
-    dashes = ["-", (0, (5, 2)), (0, (2, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3))]
     for k, name in enumerate([reference, *differences]):
         label = f"{name} (reference)" if name == reference else name
-        style = {"color": colours[name], "linewidth": 2.4 if k == 0 else 1.4, "alpha": 0.45 if k == 0 else 1.0}
-        upper.stairs(spectra[name] * density, edges, baseline=None, linestyle=dashes[k], label=label, **style)
+        style: dict[str, Any] = {
+            "color": colours[name],
+            "linewidth": 2.4 if k == 0 else 1.4,
+            "alpha": 0.45 if k == 0 else 1.0,
+        }
+        upper.stairs(spectra[name] * density, edges, baseline=None, linestyle=DASHES[k], label=label, **style)
     top = max(np.max(c * density) for c in spectra.values())
     upper.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.08 * top if top > 0 else 1.0))
     upper.set_ylabel(f"Events per {per_MeV:g} MeV")
-    _legend(upper)
+    upper.legend(loc="upper right")
     _heading(upper, title, "")
     _differences(lower, edges, differences, colours)
     lower.set_xlabel(xlabel)
@@ -419,15 +448,15 @@ def _differences(
         for name, d in differences.items():
             size = np.maximum(np.abs(d), floor)
             ax.stairs(size, edges, baseline=None, color=colours[name], linewidth=1.3)
-        ax.set(yscale="log", ylim=(max(floor, min(largest) / 300), 3 * max(largest)), ylabel="|rel. difference|")
+        ax.set(yscale="log", ylim=(max(floor, min(largest) / 300), 3 * max(largest)), ylabel="|ratio − 1|")
         return
     power = 3 * math.floor(math.log10(max(largest)) / 3) if largest else -2
     unit, factor = ("%", 100.0) if power >= -3 else (f"$10^{{{power}}}$", 10.0**-power)
+    ax.axhline(0.0, color=BLACK, linewidth=0.7, zorder=0.5)
     for name, d in differences.items():
         ax.stairs(d * factor, edges, baseline=None, color=colours[name], linewidth=1.3)
     limit = 1.25 * max(largest, default=1e-2) * factor
-    ax.axhline(0.0, color=BLACK, linewidth=0.7)
-    ax.set(ylim=(-limit, limit), ylabel=f"rel. difference [{unit}]")
+    ax.set(ylim=(-limit, limit), ylabel=f"ratio − 1 [{unit}]")
 
 
 # ---------------------------------------------------------------- fits
@@ -471,9 +500,13 @@ def pulls(result: FitResult, *, title: str = "", ax: Axes | None = None) -> Figu
     limit = max(2.6, 1.08 * max(abs(pull) + error for _, pull, error in rows))
     for k, column in enumerate(axes):
         _pull_column(column, rows[k * per_column : (k + 1) * per_column], per_column, limit)
-    _heading(axes[0], title, "" if n_columns == 2 else _warning(result), colour=RED)
+    text = "Pull: (value − centre) / prior width"
     if n_columns == 2:
-        _heading(axes[1], "", _warning(result), colour=RED)
+        figure.supxlabel(text, fontsize=STYLE["axes.labelsize"])
+    else:
+        axes[0].set_xlabel(text)
+    _heading(axes[0], title, "")
+    _heading(axes[-1], "", _warning(result))
     return figure
 
 
@@ -483,7 +516,7 @@ def _pull_column(ax: Axes, rows: Sequence[tuple[str, float, float]], height: int
     ax.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color=BLACK, markersize=4, elinewidth=1.2, capsize=2)
     ax.set_yticks(range(len(rows)), names)
     ax.tick_params(axis="y", which="both", length=0)
-    ax.set(xlim=(-limit, limit), ylim=(height - 0.4, -0.6), xlabel="(value − centre) / prior width")
+    ax.set(xlim=(-limit, limit), ylim=(height - 0.4, -0.6))
 
 
 @_styled
@@ -506,11 +539,13 @@ def correlation(
     """
     names, matrix = correlation_of(result, names)
     n = len(names)
-    figure = _figure(min(WIDTH_IN, max(3.4, 2.2 + 0.32 * n))) if ax is None else _of(ax)
+    side_in = min(4.9, max(2.6, 0.5 * n))
+    figure = _figure(side_in + 1.75, side_in + 2.1) if ax is None else _of(ax)
     ax = figure.add_subplot() if ax is None else ax
     image = ax.imshow(100 * matrix, cmap="RdBu_r", vmin=-100, vmax=100, interpolation="nearest")
-    size = None if n <= 15 else max(5.5, 10.5 - 0.13 * n)
     labels = [_parameter(name) for name in names]
+    # 72 points an inch; a label fills at most three quarters of its row.
+    size = min(10.5, 0.75 * 72 * side_in / n)
     ax.set_xticks(range(n), labels, rotation=90, fontsize=size)
     ax.set_yticks(range(n), labels, fontsize=size)
     ax.tick_params(which="both", length=0)
@@ -520,12 +555,12 @@ def correlation(
     ax.grid(which="major", visible=False)
     if n <= 12:
         for (i, j), c in np.ndenumerate(matrix):
-            colour = "white" if abs(c) > 0.6 else BLACK
-            ax.text(j, i, f"{round(100 * c) + 0:d}", ha="center", va="center", color=colour, fontsize=9.5)
-    bar = figure.colorbar(image, ax=ax, shrink=0.9, pad=0.02)
+            text = f"{round(100 * c):d}".replace("-", "−")
+            ax.text(j, i, text, ha="center", va="center", color="white" if abs(c) > 0.6 else BLACK, fontsize=9.5)
+    bar = figure.colorbar(image, cax=ax.inset_axes((1.03, 0.0, 0.035, 1.0)))
     bar.set_label("Correlation [%]")
     bar.ax.minorticks_off()
-    _heading(ax, title, _warning(result), colour=RED)
+    _heading(ax, title, _warning(result))
     return figure
 
 
@@ -565,7 +600,7 @@ def impacts(
         for spare in axes[len(ranked) :]:
             spare.remove()
     else:
-        axes = list(ax) if isinstance(ax, Sequence) else [ax]
+        axes = _axes(ax)
         if len(axes) != len(ranked):
             raise NuebarError(f"impacts: expected {len(ranked)} axes, one a parameter, got {len(axes)}")
         figure = _of(axes[0])
@@ -597,7 +632,8 @@ def _ranking_panel(ax: Axes, name: str, row: Sequence[tuple[str, float]]) -> Non
     ax.set_yticks(range(len(row)), labels)
     ax.tick_params(axis="y", which="both", length=0)
     ax.set(xlim=(-limit, limit), ylim=(len(row) - 0.4, -0.6))
-    ax.set_xlabel(f"Impact on {_symbol(name)} / its error")
+    ax.set_xlabel(f"Shift of {_symbol(name)} [its error]")
+    ax.locator_params(axis="x", nbins=5)
     ax.grid(axis="x", color="#dddddd", linewidth=0.6)
 
 
@@ -679,11 +715,19 @@ def contour(
         px, py, ex, ey = _point(
             [v / f for v, f in zip(reference[:4], (factor_a, factor_b) * 2, strict=True)], "reference"
         )
-        style = {"fmt": "s", "color": RED, "markersize": 5, "elinewidth": 1.5, "capsize": 3, "zorder": 5}
+        style: dict[str, Any] = {
+            "fmt": "s",
+            "color": RED,
+            "markersize": 5,
+            "elinewidth": 1.5,
+            "capsize": 3,
+            "zorder": 5,
+        }
         handles.append(ax.errorbar(px, py, xerr=ex, yerr=ey, label=reference[4], **style))
     ax.set(xlabel=label_a, ylabel=label_b, xlim=(a[0], a[-1]), ylim=(b[0], b[-1]))
-    _legend(ax, handles)
-    _heading(ax, title, note, colour=RED if note.isupper() else BLACK)
+    # Below the axes, where it hides no contour.
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    _heading(ax, title, note)
     return figure
 
 
@@ -693,7 +737,8 @@ def _draw_levels(
     """Lines on pale areas; the handles for a legend. A level beyond the scan is said to be so."""
     from matplotlib.lines import Line2D
 
-    styles, handles = ("-", "--", ":", "-."), []
+    styles: tuple[Any, ...] = ("-", "--", ":", "-.")
+    handles: list[Any] = []
     inside = [delta for delta, _ in levels if z.min() < delta < z.max()]
     for delta in reversed(inside):
         ax.contourf(x, y, z, levels=[min(z.min(), 0.0) - 1.0, delta], colors=[SKY], alpha=0.22)
@@ -717,10 +762,10 @@ def profile(
     note: str = "",
     ax: Axes | None = None,
 ) -> Figure:
-    """Δχ² along one parameter, with the levels of one degree of freedom.
+    """Δχ² along one parameter, with the levels of one degree of freedom. Points are joined by a cubic spline.
 
     Args:
-        x: Values, increasing, shape ``(n,)``, at least two.
+        x: Values, increasing, shape ``(n,)``, at least four.
         delta_chi2: χ² minus its minimum, shape ``(n,)``, or several such curves by name.
         label: Of the x axis; a parameter's name gives its symbol and unit, with the numbers scaled to it.
         levels: Pairs (Δχ², label); those up to just above the curves are drawn.
@@ -734,7 +779,7 @@ def profile(
     Raises:
         NuebarError: A shape is wrong, a number is not finite, or the scan lies below its best fit.
     """
-    a, _, text = _axis(x, label, "x", at_least=2)
+    a, _, text = _axis(x, label, "x")
     curves = delta_chi2 if isinstance(delta_chi2, Mapping) else {"": delta_chi2}
     scans = {name: _scan(z, (a.size,)) for name, z in curves.items()}
     if not 1 <= len(scans) <= len(LINES):
@@ -747,16 +792,18 @@ def profile(
         if delta < top:
             ax.axhline(delta, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
             place = ax.get_yaxis_transform()
-            ax.text(0.985, delta, f"{word} (1 dof)", transform=place, ha="right", va="bottom", color="#595959")
-    styles = ("-", "--", "-.", ":")
+            ax.text(1.012, delta, f"{word} (1 dof)", transform=place, va="center", color="#595959", fontsize=9.5)
+    fine = np.linspace(a[0], a[-1], 401)
     for k, (name, z) in enumerate(scans.items()):
-        style = {"color": LINES[k], "linestyle": styles[k % len(styles)], "linewidth": 2.0}
-        ax.plot(a, z, label=name or None, **style)
-    ax.set(xlim=(a[0], a[-1]), ylim=(min(0.0, *(float(z.min()) for z in scans.values())), top))
+        style: dict[str, Any] = {"color": LINES[k], "linestyle": DASHES[k], "linewidth": 2.0}
+        ax.plot(fine, CubicSpline(a, z)(fine), label=name, **style)
+        if a.size <= 40:
+            ax.plot(a, z, linestyle="none", marker="o", markersize=3.5, color=LINES[k])
+    ax.set(xlim=(a[0], a[-1]), ylim=(0.0, top))
     ax.set(xlabel=text, ylabel="Δχ²")
     if any(scans):
-        _legend(ax)
-    _heading(ax, title, note, colour=RED if note.isupper() else BLACK)
+        ax.legend(loc="upper center")
+    _heading(ax, title, note)
     return figure
 
 
@@ -771,10 +818,15 @@ def _two_panels(ax: Axes | tuple[Axes, Axes] | None) -> tuple[Figure, Axes, Axes
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.05])
         figure.align_ylabels([upper, lower])
         return figure, upper, lower
-    if isinstance(ax, Sequence):
-        upper, lower = ax
-        return _of(upper), upper, lower
-    return _of(ax), ax, None
+    axes = _axes(ax)
+    if len(axes) > 2:
+        raise NuebarError(f"expected one or two axes, for a spectrum and what is below it, got {len(axes)}; pass two")
+    return _of(axes[0]), axes[0], axes[1] if len(axes) == 2 else None
+
+
+def _axes(ax: Any) -> list[Axes]:
+    """One axes, a sequence or an array of them, as a list."""
+    return list(np.ravel(np.asarray(ax, dtype=object)))
 
 
 def _bands(ax: Axes, *, horizontal: bool) -> None:
@@ -785,31 +837,19 @@ def _bands(ax: Axes, *, horizontal: bool) -> None:
     line(0, color=GREY, linewidth=0.8, zorder=1)
 
 
-def _legend(ax: Axes, handles: Sequence[Any] | None = None) -> None:
-    if handles is not None:
-        ax.legend(handles=list(handles))
-        return
-    handles, labels = ax.get_legend_handles_labels()
-    # The data and the lines come first, then the areas as they lie in the picture, from the top down.
-    areas = [k for k, handle in enumerate(handles) if getattr(handle, "get_fill", lambda: False)()]
-    first = [k for k in range(len(handles)) if k not in areas]
-    first.sort(key=lambda k: "ata" not in labels[k])
-    order = [*first, *reversed(areas)]
-    ax.legend([handles[k] for k in order], [labels[k] for k in order], loc="upper right")
-
-
-def _heading(ax: Axes, title: str, note: str, *, colour: str = BLACK) -> None:
-    """Title above the axes on the left, a remark on the right."""
+def _heading(ax: Axes, title: str, note: str) -> None:
+    """Title above the axes on the left, a remark on the right, in red if it is a warning."""
     if title:
         ax.set_title(title, loc="left")
     if note:
+        colour = RED if "BLINDED" in note or "NOT VALID" in note else BLACK
         ax.set_title(note, loc="right", color=colour, style="italic", fontsize=10.5)
 
 
 def _warning(result: FitResult) -> str:
     """What a reader of any picture of this fit must know."""
     words = ["BLINDED"] if result.blinded else []
-    return ", ".join(words if result.valid else [*words, f"FIT NOT VALID: {result.reason}"])
+    return ", ".join(words if result.valid else [*words, "FIT NOT VALID"])
 
 
 # ---------------------------------------------------------------- names
@@ -835,7 +875,7 @@ def _symbol(name: str) -> str:
 
 
 def _component(name: str) -> str:
-    return _COMPONENTS.get(name) or name.replace("_", " ")
+    return _COMPONENTS.get(name) or _words(name)
 
 
 def _parameter(name: str) -> str:
@@ -847,13 +887,20 @@ def _parameter(name: str) -> str:
     for prefix, form in _PREFIXES.items():
         if name.startswith(prefix):
             rest = name.removeprefix(prefix)
-            return form.format(_ISOTOPES.get(rest) or _component(rest))
-    return name.replace("_", " ")
+            word = rest if form.endswith("{}") else _ISOTOPES.get(rest) or _SOURCES.get(rest) or _component(rest)
+            return form.format(word)
+    return _words(name)
+
+
+def _words(name: str) -> str:
+    """A name without underscores, its first letter as a capital."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _events(n: float) -> str:
-    """A number of events to three digits, in full from 100 on."""
-    return f"{n:.0f}" if n >= 100 else f"{n:.3g}"
+    """A number of events, with one decimal below 100 unless it is a whole number."""
+    return f"{n:.0f}" if n >= 100 or n == round(n) else f"{n:.1f}"
 
 
 # ---------------------------------------------------------------- checks
@@ -889,12 +936,12 @@ def _counts(counts: ArrayLike, edges: np.ndarray, what: str) -> np.ndarray:
     return array
 
 
-def _axis(values: ArrayLike, label: str, what: str, *, at_least: int = 4) -> tuple[np.ndarray, float, str]:
+def _axis(values: ArrayLike, label: str, what: str) -> tuple[np.ndarray, float, str]:
     """Scaled values, their factor and the label of the axis."""
     array = _array(values, what)
-    if array.ndim != 1 or array.size < at_least or np.any(np.diff(array) <= 0):
+    if array.ndim != 1 or array.size < 4 or np.any(np.diff(array) <= 0):
         raise NuebarError(
-            f"{what}: expected at least {at_least} increasing values of {label!r}, got shape {array.shape}; sort them"
+            f"{what}: expected at least four increasing values of {label!r}, got shape {array.shape}; sort them"
         )
     factor = scale_of(label).factor if label in LABELS else 1.0
     return array / factor, factor, axis_label(label)

@@ -20,10 +20,10 @@ from nuebar.parameters import OSCILLATION
 
 __all__ = [
     "Scale",
+    "correlation_of",
     "correlation_table",
     "fit_table",
     "nuisance_names",
-    "correlation_of",
     "parameter_rows",
     "scale_of",
     "to_latex",
@@ -90,9 +90,7 @@ def scale_of(name: str) -> Scale:
 def nuisance_names(result: FitResult) -> tuple[str, ...]:
     """Parameters that are not of interest: not an oscillation parameter, and fixed or with a prior."""
     return tuple(
-        name
-        for name, p in result.parameters.items()
-        if name not in OSCILLATION and (p.fixed or p.prior is not None)
+        name for name, p in result.parameters.items() if name not in OSCILLATION and (p.fixed or p.prior is not None)
     )
 
 
@@ -362,7 +360,7 @@ def _number(x: float, decimals: int | None) -> str:
         return MISSING
     if decimals is None or decimals > _DIGITS_AT_MOST:
         return f"{x:.6g}"
-    return f"{x:.{decimals}f}"
+    return f"{round(x, decimals) + 0.0:.{decimals}f}"  # never -0
 
 
 def _signed(x: float, decimals: int) -> str:
@@ -513,9 +511,7 @@ def _box(rows: Sequence[Sequence[str]], *, rules: Sequence[int] = (), align: str
         return left + middle.join("─" * (w + 2) for w in widths) + right
 
     def line(row: Sequence[str]) -> str:
-        cells = (
-            cell.ljust(w) if a == "l" else cell.rjust(w) for cell, w, a in zip(row, widths, align, strict=True)
-        )
+        cells = (cell.ljust(w) if a == "l" else cell.rjust(w) for cell, w, a in zip(row, widths, align, strict=True))
         return "│ " + " │ ".join(cells) + " │"
 
     out = [rule("┌", "┬", "┐")]

@@ -51,9 +51,7 @@ def rates_table(shown: Prediction) -> str:
         f"{'core':8s} {'L [km]':>8s} {'P [GW]':>7s} {'per full-power day':>19s} {'before efficiency':>18s} "
         f"{'per calendar day':>17s}",
     ]
-    rows = [
-        (c.name, f"{c.baseline_km:8.2f}", f"{c.power_GW:7.2f}", shown.cores[c.name]) for c in e.reactor.cores
-    ]
+    rows = [(c.name, f"{c.baseline_km:8.2f}", f"{c.power_GW:7.2f}", shown.cores[c.name]) for c in e.reactor.cores]
     for name, baseline, power, n in [*rows, ("sum", " " * 8, " " * 7, signal)]:
         lines.append(
             f"{name:8s} {baseline} {power} {n / full:19.3f} {n / full / e.target.efficiency:18.3f} {n / live:17.3f}"

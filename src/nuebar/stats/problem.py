@@ -127,7 +127,7 @@ class Problem:
         with np.errstate(invalid="ignore", over="ignore"):
             normal = jacobian.T @ jacobian
             bending = np.zeros_like(normal)
-            for k in np.flatnonzero(free):
+            for k in np.flatnonzero(free).tolist():
                 slope = self._slope_of_jacobian(x, jacobian, k, _step(x[k], normal[k, k]))
                 bending[k] = slope.T @ r
         hessian = 2.0 * normal + bending + bending.T
