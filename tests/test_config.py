@@ -639,7 +639,7 @@ def test_override_of_nothing_is_the_identity():
         ({"reactor.cores[9].power_GW": 3}, "no entry '9' in the list"),
         ({"response.resolution[3]": 3}, r"no entry '3' in the list; known: \[0\] to \[2\]"),
         ({"reactor.cores.TS1.colour": "red"}, "unknown key 'reactor.cores\\[0\\].colour'"),
-        ({"exposure.days": -1}, "key 'exposure.days': expected a number above 0 \(1e-12 to 1e12\), got -1.0"),
+        ({"exposure.days": -1}, r"key 'exposure.days': expected a number above 0 \(1e-12 to 1e12\), got -1.0"),
         ({"exposure.days": NAN}, "key 'exposure.days': expected a finite number, got nan"),
         ({"exposure.days": "ten"}, "key 'exposure.days': expected a number, got 'ten'"),
         ({"exposure": 10}, "key 'exposure': expected a table, got 10"),

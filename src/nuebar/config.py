@@ -126,6 +126,9 @@ class Response:
             yield) or ``"none"`` (reconstructed is deposited energy).
         corrected: Whether the reconstructed energy was corrected for the non-linearity ("true" energy): the
             curve itself then drops out and its pulls stay.
+        anchor_MeV: Deposited energy at which the scale is fixed by calibration: pull curves are divided by their
+            own scale there, so that they bend the energy but do not move it as a whole (that is
+            ``systematics.energy_scale``). 0 takes the curves as they are.
         resolution: (a, b, c): σ/E = √((a/√E)² + b² + (c/E)²), E visible, in MeV.
         kB_g_cm2_GeV: Birks' coefficient, for ``"birks"``.
         fC: Cherenkov factor, for ``"birks"``.
@@ -137,6 +140,7 @@ class Response:
     nonlinearity: str
     resolution: tuple[float, ...]
     corrected: bool = False
+    anchor_MeV: float = 0.0
     kB_g_cm2_GeV: float = 0.0
     fC: float = 0.0
     light_yield_per_MeV: float = 1.0

@@ -215,6 +215,19 @@ def test_spectrum_bars_are_poisson_intervals_and_residuals_in_units_of_root_fit(
     np.testing.assert_allclose(errorbars(lower)[0][0].get_ydata(), (COUNTS - total) / np.sqrt(total))
 
 
+@pytest.mark.parametrize("tallest", ["data", "fit", "free"])
+def test_nothing_is_drawn_outside_the_axes(tallest):
+    factor = {"data": 1.0, "fit": 1.0, "free": 1.0} | {tallest: 30.0}
+    parts = {n: factor["fit"] * c for n, c in PARTS.items()}
+    upper, lower = plots.spectrum(
+        EDGES, factor["data"] * COUNTS, parts, simulated=False, unoscillated=factor["free"] * PARTS["signal"]
+    ).axes
+    steps = [p.get_data().values for p in upper.patches if isinstance(p, StepPatch)]
+    top = max(np.max(steps), np.max(bar_ends(errorbars(upper)[0])))
+    assert top <= upper.get_ylim()[1] <= 1.1 * top
+    assert np.all(np.abs(errorbars(lower)[0][0].get_ydata()) <= lower.get_ylim()[1])
+
+
 def test_spectrum_takes_given_errors():
     errors = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     upper, lower = plots.spectrum(EDGES, COUNTS, PARTS, simulated=False, errors=errors, ylabel="N").axes
@@ -408,7 +421,7 @@ def test_impacts_without_meaning_are_refused(table, errors, words):
 
 @pytest.mark.parametrize(
     ("cl", "dof", "delta"),
-    # PDG 2024, Statistics, table 40.2
+    # As printed in the Statistics review of the PDG for m = 1, 2, 3 (nominal: quoted from memory, checked by χ² itself)
     [(0.6827, 1, 1.00), (0.6827, 2, 2.30), (0.9545, 2, 6.18), (0.9973, 2, 11.83), (0.90, 2, 4.61), (0.95, 3, 7.82)],
 )
 def test_confidence_levels_of_the_pdg_table(cl, dof, delta):

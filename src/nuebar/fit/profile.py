@@ -62,7 +62,7 @@ def scan(
     names: Sequence[str],
     *,
     n_points: int = 25,
-    n_sigma: float = 3.2,
+    n_sigma: float = 3.8,
     grids: Sequence[np.ndarray] | None = None,
     problem: Problem | None = None,
     progress: Progress | None = None,

@@ -175,9 +175,7 @@ def run_fit(job: FitJob, progress: Progress | None = None) -> FitOutcome:
     comparison: tuple[FluxRow, ...] = ()
     if job.compare and release is not None and not job.asimov:
         comparison = compare_fluxes(job, experiment, release, progress)
-    ranked = (
-        impacts(fit, result, [n for n in OSCILLATION if n in result.parameter_order]) if result.valid else {}
-    )
+    ranked = impacts(fit, result, [n for n in OSCILLATION if n in result.parameter_order]) if result.valid else {}
     hidden = _hidden(job, result)
     outcome = FitOutcome(
         job=job,
@@ -219,8 +217,7 @@ def _check(job: FitJob) -> None:
     sources = [job.release is not None and not job.asimov, job.data is not None, job.asimov]
     if sum(sources) != 1:
         raise NuebarError(
-            "expected exactly one source of counts: --release DIR, --data FILE or --asimov; "
-            f"got {sum(sources)} of them"
+            f"expected exactly one source of counts: --release DIR, --data FILE or --asimov; got {sum(sources)} of them"
         )
     if job.blind and job.unblind:
         raise NuebarError("give --blind or --unblind, not both")
@@ -238,9 +235,7 @@ def _check(job: FitJob) -> None:
 
 def _experiment(job: FitJob) -> Experiment:
     experiment = load_experiment(job.experiment)
-    changes: dict[str, object] = {
-        "exposure.days": exposure_days(experiment, job.exposure_years, job.exposure_days)
-    }
+    changes: dict[str, object] = {"exposure.days": exposure_days(experiment, job.exposure_years, job.exposure_days)}
     if job.statistic is not None:
         changes["fit.statistic"] = job.statistic
     if job.flux is not None:
@@ -379,9 +374,7 @@ def _spectrum_csv(outcome: FitOutcome) -> str:
 def _covariance_csv(result: FitResult) -> str:
     order = result.parameter_order
     lines = [",".join(["parameter", *order])]
-    lines += [
-        ",".join([n, *(f"{x:.10g}" for x in row)]) for n, row in zip(order, result.covariance, strict=True)
-    ]
+    lines += [",".join([n, *(f"{x:.10g}" for x in row)]) for n, row in zip(order, result.covariance, strict=True)]
     return "\n".join(lines) + "\n"
 
 
@@ -429,6 +422,7 @@ def _pictures(outcome: FitOutcome, out: Path) -> list[Path]:
 
 def _contour_figure(outcome: FitOutcome):  # type: ignore[no-untyped-def]
     from nuebar.report import plots
+    from nuebar.report.text import published_values
 
     assert outcome.contour is not None
     moved = _moved(outcome.contour, outcome.hidden)
@@ -436,6 +430,11 @@ def _contour_figure(outcome: FitOutcome):  # type: ignore[no-untyped-def]
     levels = [(delta_chi2_level(cl, 2), f"{100 * cl:.2f} % CL, 2 dof") for cl in (0.6827, 0.9545, 0.9973)]
     best = (outcome.shown.parameters[first].value, outcome.shown.parameters[second].value)
     labels = tuple(outcome.fit.parameters[n].axis_label for n in (first, second))
+    published = published_values(outcome)
+    reference = None
+    if first in published and second in published and not outcome.hidden:
+        (x, ex), (y, ey) = published[first], published[second]
+        reference = (x, y, ex, ey, "Published")
     return plots.contour(
-        moved.grids[0], moved.grids[1], moved.delta_chi2, levels=levels, best=best, labels=labels
+        moved.grids[0], moved.grids[1], moved.delta_chi2, levels=levels, best=best, labels=labels, reference=reference
     )

@@ -93,9 +93,7 @@ def prediction(
     )
     values = parameters.nominal()
     channels = np.asarray(model.predictor.channels(np.array([values[n] for n in PHYSICS])))
-    inside = np.asarray([np.asarray(model.stencil.rebin(c)) for c in channels[1:]]) @ np.asarray(
-        model.bin_factor
-    )
+    inside = np.asarray([np.asarray(model.stencil.rebin(c)) for c in channels[1:]]) @ np.asarray(model.bin_factor)
     return Prediction(
         experiment=loaded,
         model=model,
@@ -115,9 +113,7 @@ def build_predictor(
         release=read_juno_2025(release) if release is not None else None,
         inputs=read_common_inputs(inputs) if inputs is not None else None,
     )
-    predictor = HarmonicPredictor.build(
-        arrays, windows=Windows.around_pdg(sigma), matter=not vacuum, cores=True
-    )
+    predictor = HarmonicPredictor.build(arrays, windows=Windows.around_pdg(sigma), matter=not vacuum, cores=True)
     files = save_harmonic(predictor, out)
     w = predictor.windows
     return [

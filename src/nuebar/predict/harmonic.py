@@ -262,9 +262,7 @@ def _chebyshev_rows(t: Array, n: int, orders: int) -> Array:
 
 
 @_chebyshev_rows.defjvp
-def _chebyshev_rows_jvp(
-    n: int, orders: int, primals: tuple[Array], tangents: tuple[Array]
-) -> tuple[Array, Array]:
+def _chebyshev_rows_jvp(n: int, orders: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     rows = _chebyshev_rows(primals[0], n, orders + 1)
     return rows[:, :orders], rows[:, 1:] * tangents[0]
 
@@ -320,55 +318,48 @@ def _in_bins(predictor: HarmonicPredictor, p: Array) -> tuple[Array, Array]:
     return at_nodes @ predictor.to_bins, at_nodes @ predictor.to_slopes
 
 
-def _matter(every: tuple[Sums, ...], p: Array, bins: Array, slopes: Array) -> Array:
-    """Counts per bin in matter; a row for each core of each of ``every``, shape ``(rows, bins)``.
-
-    Σ_q Σ w v_q(E) cos(2κ (x_q + ν_q(E)) L / E) in every bin, with the three waves q side by side: one piece of
-    code for all of them compiles three times faster than one for each. Only the first of ``every`` may have
-    moments, and one row.
-    """
-    sign = jnp.sign(p[3])
-    signs = jnp.stack([jnp.ones(()), sign, sign])
-    at = signs * jnp.stack([p[2], p[3], p[3] - p[2]])
-    v, slope_v, nu, slope_nu = bins[:3], slopes[:3], signs[:, None] * bins[3:], signs[:, None] * slopes[3:]
-    total, slope_total = jnp.sum(v, axis=0), jnp.sum(slope_v, axis=0)
-    g = jnp.concatenate([_three(sums, at, 4, "value") for sums in every], axis=1)
-    flat = jnp.concatenate([jnp.atleast_2d(sums.flat) for sums in every])
-    flat_moment = jnp.concatenate([jnp.atleast_2d(sums.flat_moment) for sums in every])
-    shift = nu[:, None, :]
-    shifted = g[..., 0] + shift * (g[..., 1] + shift * (g[..., 2] / 2.0 + shift * g[..., 3] / 6.0))
-    waves = jnp.sum(v[:, None, :] * shifted, axis=0)
-    if every[0].solar.moment.shape[-1]:
-        m = _three(every[0], at, 3, "moment")[:, 0]
-        moment = m[..., 0] + nu * (m[..., 1] + nu * m[..., 2] / 2.0)
-        moved = m[..., 1] + nu * m[..., 2]
-        extra = jnp.sum(slope_v * moment + v * slope_nu * moved, axis=0)
-        waves = waves + jnp.concatenate([extra[None], jnp.zeros((waves.shape[0] - 1, extra.size))])
-    return (1.0 - 2.0 * total) * flat - 2.0 * slope_total * flat_moment + 2.0 * waves
+def _waves(series: Series, x: ArrayLike, v: Array, slope_v: Array, nu: Array, slope_nu: Array) -> Array:
+    """Σ w v(E) cos(2κ (x + ν(E)) L / E) in every bin, shape ``(..., bins)``."""
+    if not series.moment.shape[-1]:
+        g = _summed(series.value, x, series.middle, series.half, 3)
+        return v * (g[..., 0] + nu * (g[..., 1] + 0.5 * nu * g[..., 2]))
+    g = _summed(series.value, x, series.middle, series.half, 4)
+    g1 = _summed(series.moment, x, series.middle, series.half, 3)
+    value = g[..., 0] + nu * (g[..., 1] + nu * (g[..., 2] / 2.0 + nu * g[..., 3] / 6.0))
+    moment = g1[..., 0] + nu * (g1[..., 1] + nu * g1[..., 2] / 2.0)
+    moved = g1[..., 1] + nu * g1[..., 2]
+    return v * value + slope_v * moment + v * slope_nu * moved
 
 
-def _three(sums: Sums, at: Array, orders: int, kind: str) -> Array:
-    """The series of the waves 21, 31 and 32 with derivatives, shape ``(3, cores, bins, orders)``."""
-    series = (sums.solar, sums.atmospheric, sums.atmospheric)
-    each = [_summed(getattr(s, kind), at[q], s.middle, s.half, orders) for q, s in enumerate(series)]
-    return jnp.stack([e.reshape(-1, *e.shape[-2:]) for e in each])
+def _matter(sums: Sums, p: Array, bins: Array, slopes: Array) -> Array:
+    """Counts per bin in matter, shape ``(..., bins)``."""
+    d21, d31 = p[2], p[3]
+    sign = jnp.sign(d31)
+    total, slope_total = jnp.sum(bins[:3], axis=0), jnp.sum(slopes[:3], axis=0)
+    waves = _waves(sums.solar, d21, bins[0], slopes[0], bins[3], slopes[3])
+    for k, x in ((1, d31), (2, d31 - d21)):
+        nu, slope = sign * bins[3 + k], sign * slopes[3 + k]
+        waves += _waves(sums.atmospheric, sign * x, bins[k], slopes[k], nu, slope)
+    return (1.0 - 2.0 * total) * sums.flat - 2.0 * slope_total * sums.flat_moment + 2.0 * waves
 
 
 @jax.jit
 def _predict(predictor: HarmonicPredictor, p: Array) -> Array:
     if not predictor.matter:
         return _vacuum(predictor.total, p)
-    return _matter((predictor.total,), p, *_in_bins(predictor, p))[0]
+    return _matter(predictor.total, p, *_in_bins(predictor, p))
 
 
 @with_cached_derivatives
 def _channels(predictor: HarmonicPredictor, p: Array) -> Array:
-    every = (predictor.total, *predictor.cores)
     if predictor.matter:
-        rows = _matter(every, p, *_in_bins(predictor, p))
+        bins, slopes = _in_bins(predictor, p)
+        rows = [_matter(predictor.total, p, bins, slopes)[None]]
+        rows += [_matter(group, p, bins, slopes) for group in predictor.cores]
     else:
-        rows = jnp.concatenate([jnp.atleast_2d(_vacuum(sums, p)) for sums in every])
-    return rows[jnp.array((0, *(1 + k for k in predictor.core_order)))] if predictor.core_order else rows
+        rows = [_vacuum(predictor.total, p)[None]] + [_vacuum(group, p) for group in predictor.cores]
+    each = jnp.concatenate(rows[1:])[jnp.array(predictor.core_order)] if predictor.core_order else []
+    return jnp.concatenate([rows[0], each]) if predictor.core_order else rows[0]
 
 
 # ---------------------------------------------------------------- building
@@ -424,7 +415,8 @@ def _sums(
     first = (events * inputs.e_nu_MeV) @ inputs.response.T - flat * mean
     if together:
         flat, first = flat.sum(axis=0), first.sum(axis=0)
-    series = [_series(inputs, cores, together, mean, w, moments, tolerance) for w in (windows.solar, windows.atmospheric)]
+    both = (windows.solar, windows.atmospheric)
+    series = [_series(inputs, cores, together, mean, w, moments, tolerance) for w in both]
     return Sums(jnp.asarray(flat), jnp.asarray(first), *series)
 
 

@@ -167,6 +167,7 @@ def nonlinearity(
     if kind == "none":
         return None
     scale = experiment.systematics.nonlinearity_scale
+    own = inputs is None and not (release is not None and experiment.release.nonlinearity)
     if inputs is not None:
         grid = inputs.positron_nonlinearity.x
         nominal, curves = inputs.positron_nonlinearity.y, [t.y for t in inputs.positron_nonlinearity_pulls]
@@ -177,18 +178,24 @@ def nonlinearity(
     elif kind == "birks":
         grid = np.concatenate([np.arange(1.0219979, 2.0, 0.02), np.arange(2.0, 14.1, 0.1)])
         r = experiment.response
-        nominal = (
-            np.asarray(
-                scintillator.positron_visible_energy(grid, r.kB_g_cm2_GeV, r.fC, r.light_yield_per_MeV)
-            )
-            / grid
+        light = scintillator.positron_visible_energy(
+            grid,
+            r.kB_g_cm2_GeV,
+            r.fC,
+            r.light_yield_per_MeV,
+            photons_per_cm=r.cherenkov_photons_per_cm,
         )
+        nominal = np.asarray(light) / grid
         curves = []
     else:
         table = read_text_table(experiment.table(kind), ("e_dep_MeV", "nominal"))
         grid, nominal = table.numbers("e_dep_MeV"), table.numbers("nominal")
         curves = [table.numbers(name) for name in table.header if name.startswith("pull")]
     curves = [nominal + scale * (c - nominal) for c in curves]
+    anchor = experiment.response.anchor_MeV
+    if anchor > 0 and own:
+        here = np.interp(anchor, grid, nominal)
+        curves = [c * here / np.interp(anchor, grid, c) for c in curves]
     if experiment.response.corrected:
         curves = [c / nominal for c in curves]
         nominal = np.ones_like(nominal)

@@ -299,7 +299,8 @@ def spectrum(
     bars = [below * density, above * density]
     centres = (edges[1:] + edges[:-1]) / 2
     data = upper.errorbar(centres, y * density, yerr=bars, label=word, zorder=5, **points)
-    top = max(np.max((y + above) * density), np.max((total if free is None else free) * density))
+    highest = np.maximum(y + above, total) if free is None else np.maximum(np.maximum(y + above, total), free)
+    top = float(np.max(highest * density))
     upper.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.06 * top if top > 0 else 1.0))
     upper.set_ylabel(ylabel or f"Events per {per_MeV:g} MeV")
     upper.legend(handles=[data, *lines, *reversed(areas)], loc="upper right")
@@ -307,13 +308,18 @@ def spectrum(
     if lower is not None:
         scale = np.where(sigma > 0, sigma, 1.0)
         residual = np.where(sigma > 0, (y - total) / scale, 0.0)
-        limit = max(3.4, 1.15 * float(np.max(np.abs(residual))))
-        _bands(lower, horizontal=True)
-        # With very many bins the bars, all about one, would be a black block.
-        lower.errorbar(centres, residual, yerr=None if y.size > MANY else [below / scale, above / scale], **points)
-        lower.set(ylim=(-limit, limit), ylabel="(data − fit)/σ")
+        _residuals(lower, centres, residual, [below / scale, above / scale], points)
     (lower or upper).set_xlabel(xlabel)
     return figure
+
+
+def _residuals(ax: Axes, x: np.ndarray, y: np.ndarray, bars: list[np.ndarray], points: Mapping[str, Any]) -> None:
+    """Residuals on bands of one and two standard deviations."""
+    _bands(ax, horizontal=True)
+    # With very many bins the bars, all about one, would be a black block.
+    ax.errorbar(x, y, yerr=None if y.size > MANY else bars, **points)
+    limit = max(3.4, 1.15 * float(np.max(np.abs(y))))
+    ax.set(ylim=(-limit, limit), ylabel="(data − fit)/σ")
 
 
 def _point_style(n: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nuebar.jobs.fit import FitOutcome
     from nuebar.jobs.predict import Prediction
 
-__all__ = ["fit_report", "rates_table"]
+__all__ = ["fit_report", "published_values", "rates_table"]
 
 # Published values that a fit of the same data is compared with; a check, never an input.
 PUBLISHED = {
@@ -26,11 +26,7 @@ PUBLISHED_PRECISION = {
 
 def fit_report(outcome: FitOutcome) -> str:
     """The table of a fit, the comparison of flux models, and what moves the result."""
-    shown, job = outcome.shown, outcome.job
-    published = None
-    if job.release is not None and not job.asimov and job.ordering == "normal":
-        published = PUBLISHED.get(outcome.experiment.name)
-    lines = [_header(outcome), "", fit_table(shown, published)]
+    lines = [_header(outcome), "", fit_table(outcome.shown, published_values(outcome) or None)]
     if outcome.simulated and outcome.experiment.name in PUBLISHED_PRECISION and _six_years(outcome):
         lines += ["", *_precision(outcome)]
     if outcome.comparison and not outcome.hidden:
@@ -38,6 +34,14 @@ def fit_report(outcome: FitOutcome) -> str:
     if outcome.impacts:
         lines += ["", *_impacts(outcome)]
     return "\n".join(lines)
+
+
+def published_values(outcome: FitOutcome) -> dict[str, tuple[float, float]]:
+    """Published value and error of each parameter, if the same data were fitted in the same ordering."""
+    job = outcome.job
+    if job.release is None or job.asimov or job.ordering != "normal":
+        return {}
+    return PUBLISHED.get(outcome.experiment.name, {})
 
 
 def rates_table(shown: Prediction) -> str:

@@ -1,0 +1,98 @@
+"""The import graph goes one way, heavy packages have one door each, and starting is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "nuebar"
+# A module may import from its own rank or a lower one.
+RANKS = {
+    "errors": 0,
+    "parameters": 1,
+    "records": 1,
+    "config_checks": 2,
+    "config": 2,
+    "physics": 3,
+    "stats": 3,
+    "io": 3,
+    "predict": 4,
+    "fit": 5,
+    "report": 6,
+    "jobs": 7,
+    "commands": 8,
+    "cli": 9,
+}
+DOORS = {
+    "iminuit": {"stats/minimise.py"},
+    "uproot": {"io/releases.py"},
+    "matplotlib": {"report/plots.py"},
+    "mplhep": {"report/plots.py"},
+    "cyclopts": {"cli.py", "commands.py"},
+    "safetensors": {"io/models.py"},
+    "numba": {"predict/compiled.py"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node
+
+
+def rank_of(parts):
+    return RANKS[parts[0]]
+
+
+def typing_only(path):
+    """Line numbers inside ``if TYPE_CHECKING``: they run nothing."""
+    lines = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            lines.update(range(node.lineno, node.end_lineno + 1))
+    return lines
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts[0] == "__init__":
+        return
+    own, skip = rank_of(parts), typing_only(path)
+    for name, node in imported(path):
+        if name.startswith("nuebar.") and node.lineno not in skip:
+            target = name.split(".")[1:]
+            assert rank_of(target) <= own, f"{path.name} ({own}) imports {name} ({rank_of(target)})"
+            if parts[0] in ("physics", "stats"):
+                assert target[0] in ("physics", "stats", "errors"), f"{'/'.join(parts)} imports {name}"
+                assert target[0] == parts[0] or target[0] == "errors"
+
+
+@pytest.mark.parametrize(("package", "doors"), DOORS.items())
+def test_heavy_packages_have_one_door(package, doors):
+    users = {
+        str(path.relative_to(PACKAGE)) for path in FILES for name, _ in imported(path) if name.split(".")[0] == package
+    }
+    assert users <= doors
+
+
+@pytest.mark.parametrize("module", ["nuebar", "nuebar.config", "nuebar.parameters", "nuebar.cli", "nuebar.commands"])
+def test_starting_imports_no_jax(module):
+    code = f"import {module}, sys; sys.exit(bool({{'jax', 'jaxtyping', 'scipy', 'matplotlib'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_changes_no_global_state():
+    code = (
+        "import jax; before = jax.config.jax_enable_x64\n"
+        "import nuebar.fit.spectrum_fit, nuebar.predict.spectrum, nuebar.stats.minimise\n"
+        "assert jax.config.jax_enable_x64 == before"
+    )
+    env = {"PATH": "", "HOME": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
