@@ -98,7 +98,10 @@ def corrections() -> None:
     mean = np.mean([np.interp(grid, *daya_bay("snf_correction", f"R{k}").T, right=0) for k in range(1, 7)], axis=0)
     write(
         "spent_fuel.csv",
-        ["Relative addition of spent nuclear fuel, mean of the six Daya Bay cores.", f"Source: {RELEASE}, snf_correction, thinned."],
+        [
+            "Relative addition of spent nuclear fuel, mean of the six Daya Bay cores.",
+            f"Source: {RELEASE}, snf_correction, thinned.",
+        ],
         ["e_nu_MeV", "ratio"],
         np.column_stack([grid, mean]),
     )

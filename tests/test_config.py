@@ -331,6 +331,8 @@ WRONG = [
     ("response.resolution", [2.61, 0.82, 1.23], "key 'response.resolution': expected each a fraction"),
     ("response.resolution", [0.0, 0, 0], "key 'response.resolution': expected at least one number of 0.0001 or more"),
     ("response.resolution", [1e-300, 0.0, 0.0], "key 'response.resolution'"),
+    ("response.anchor_MeV", -3.55, "key 'response.anchor_MeV': expected 0 for none, or MeV from 1 to 50"),
+    ("response.anchor_MeV", 3550, "key 'response.anchor_MeV'"),
     ("response.kB_g_cm2_GeV", -12.0, "key 'response.kB_g_cm2_GeV'"),
     ("response.fC", -0.5, "key 'response.fC'"),
     ("response.light_yield_per_MeV", 0, "key 'response.light_yield_per_MeV'"),

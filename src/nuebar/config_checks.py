@@ -43,6 +43,7 @@ RELATIVE: Rule = ("a fraction from 0 to below 1 (0.03 for 3 %)", lambda x: 0 <= 
 DENSITY: Rule = ("a number from 0 to 20 g/cm³", lambda x: 0 <= x <= 20)  # the centre of the Earth has 13
 POWER: Rule = ("GW of heat, from 0 to 2000", lambda x: 0 <= x <= 2000)  # all reactors of the world give 1200
 BASELINE: Rule = ("km, from 0.001 to 12800", lambda x: 0.001 <= x <= 12800)  # the Earth's diameter
+ANCHOR: Rule = ("0 for none, or MeV from 1 to 50", lambda x: x == 0 or 1 <= x <= 50)
 FISSION: Rule = ("MeV, from 100 to 300", lambda x: 100 <= x <= 300)
 
 RANGES: Mapping[str, Mapping[str, Rule]] = {
@@ -51,6 +52,7 @@ RANGES: Mapping[str, Mapping[str, Rule]] = {
     "reactor": {"duty_cycle": SHARE, "unoscillated_per_day": POSITIVE, "segments_sigma": PULL},
     "reactor.cores": {"power_GW": POWER, "baseline_km": BASELINE, "duty_cycle": FRACTION},
     "response": {
+        "anchor_MeV": ANCHOR,
         "kB_g_cm2_GeV": NOT_NEGATIVE,
         "fC": NOT_NEGATIVE,
         "light_yield_per_MeV": POSITIVE,

@@ -129,9 +129,7 @@ def _smear_cells(edges: np.ndarray, cells: np.ndarray, weights: np.ndarray, sigm
 def _check_edges(edges_MeV: ArrayLike) -> np.ndarray:
     edges = np.asarray(edges_MeV, dtype=float)
     if edges.ndim != 1 or edges.size < 2:
-        raise NuebarError(
-            f"expected bin edges of shape (n+1,) with n ≥ 1, got shape {edges.shape}; give one row"
-        )
+        raise NuebarError(f"expected bin edges of shape (n+1,) with n ≥ 1, got shape {edges.shape}; give one row")
     if not np.all(np.isfinite(edges)) or edges[0] < 0.0 or np.any(np.diff(edges) <= 0.0):
         raise NuebarError(
             f"expected finite bin edges in MeV that start at ≥ 0 and increase, got {edges[0]:g} to "
@@ -197,7 +195,7 @@ def _fractions(
             f"expected bins that hold a part of this background, got none of it between {edges[0]:g} and "
             f"{edges[-1]:g} MeV; widen the edges or leave the background out"
         )
-    return jnp.asarray(counts / total)
+    return jax.device_put(counts / total)
 
 
 # --- quenched light of heavy particles ---------------------------------------------------------------------
@@ -208,6 +206,7 @@ _ALPHA_LIGHT = 0.08
 _LIGHT_STEP_MeV = 10 * _CELL_MeV
 
 
+@jax.jit
 def proton_light_MeV(kinetic_MeV: ArrayLike) -> Array:
     """Electron-equivalent energy of a proton's light: 0.83 T - 2.82 (1 - exp(-0.25 T^0.93)), T in MeV, ≥ 0.
 
@@ -272,31 +271,38 @@ def _shifted_sum(density: np.ndarray, light: np.ndarray) -> np.ndarray:
 # --- antineutrinos -----------------------------------------------------------------------------------------
 
 
-def _ibd_density(flux: Callable[[Array], ArrayLike]) -> np.ndarray:
+def _ibd_density(flux: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Flux times cross-section on the cells of deposited energy."""
     above = _CELLS + _IBD_OFFSET_MeV > THRESHOLD_MeV
-    e_nu = jnp.asarray(np.where(above, _CELLS + _IBD_OFFSET_MeV, 2.0 * THRESHOLD_MeV))
-    rate = np.asarray(flux(e_nu)) * np.asarray(cross_section_vogel_beacom(e_nu))
+    e_nu = np.where(above, _CELLS + _IBD_OFFSET_MeV, 2.0 * THRESHOLD_MeV)
+    rate = flux(e_nu) * np.asarray(cross_section_vogel_beacom(e_nu))
     return np.where(above, rate / rate.max(), 0.0)
+
+
+def _summed_electrons(branches: Sequence[beta_decay.Branch], kinetic: Sequence[np.ndarray]) -> np.ndarray:
+    """Electron spectra of branches, each at its own energies: numpy around one compiled function."""
+    total = np.zeros_like(kinetic[0])
+    for b, t in zip(branches, kinetic, strict=True):
+        total += b.intensity * beta_decay.electron_spectrum(t, b.endpoint_MeV, b.z_daughter, b.mass_number)
+    return total
+
+
+def _beta_gamma(branches: Sequence[beta_decay.Branch]) -> np.ndarray:
+    """:func:`nuebar.physics.beta_decay.summed_spectrum` on the cells."""
+    return _summed_electrons(branches, [_CELLS - b.level_MeV for b in branches])
 
 
 def _geoneutrinos(
     chain: Sequence[beta_decay.Branch], edges: ArrayLike, resolution: Resolution, response: Response | None
 ) -> Array:
-    def flux(e_nu: Array) -> Array:
-        total = jnp.zeros_like(e_nu)
-        for b in chain:
-            total = total + b.intensity * beta_decay.antineutrino_spectrum(
-                e_nu, b.endpoint_MeV, b.z_daughter, b.mass_number
-            )
-        return total
+    def flux(e_nu: np.ndarray) -> np.ndarray:
+        # The antineutrino has what the electron of the same decay has not.
+        return _summed_electrons(chain, [b.endpoint_MeV - e_nu for b in chain])
 
     return _fractions(edges, resolution, response, density=_ibd_density(flux))
 
 
-def geoneutrinos_u(
-    edges_MeV: ArrayLike, resolution: Resolution, *, response: Response | None = None
-) -> Array:
+def geoneutrinos_u(edges_MeV: ArrayLike, resolution: Resolution, *, response: Response | None = None) -> Array:
     """Geoneutrinos of the 238U chain: 234mPa and 214Bi, allowed spectra times the IBD cross-section.
 
     Over the Earth's sources the survival probability averages to about 0.55, the same at every energy, and
@@ -305,11 +311,15 @@ def geoneutrinos_u(
     return _geoneutrinos(beta_decay.U238_CHAIN, edges_MeV, resolution, response)
 
 
-def geoneutrinos_th(
-    edges_MeV: ArrayLike, resolution: Resolution, *, response: Response | None = None
-) -> Array:
+def geoneutrinos_th(edges_MeV: ArrayLike, resolution: Resolution, *, response: Response | None = None) -> Array:
     """Geoneutrinos of the 232Th chain: 228Ac and 212Bi; otherwise as :func:`geoneutrinos_u`."""
     return _geoneutrinos(beta_decay.TH232_CHAIN, edges_MeV, resolution, response)
+
+
+@jax.jit
+def _mixed_spectrum(e_nu_MeV: Array, fractions: tuple[ArrayLike, ...]) -> Array:
+    spectra = [f * huber_mueller(e_nu_MeV, i) for f, i in zip(fractions, ISOTOPES, strict=True)]
+    return jnp.sum(jnp.stack(spectra), axis=0)
 
 
 def world_reactors(
@@ -350,12 +360,7 @@ def world_reactors(
     """
     near, far = baseline_range_km
     distances, rates = np.asarray(baselines_km, dtype=float), np.asarray(baseline_weights, dtype=float)
-    if (
-        distances.shape != rates.shape
-        or not 0.0 < near < far
-        or np.any(distances <= 0.0)
-        or np.any(rates <= 0.0)
-    ):
+    if distances.shape != rates.shape or not 0.0 < near < far or np.any(distances <= 0.0) or np.any(rates <= 0.0):
         raise NuebarError(
             f"expected 0 < nearest < farthest and a positive weight for each baseline, got the range "
             f"{baseline_range_km}, {distances.size} baselines_km and {rates.size} baseline_weights; "
@@ -364,17 +369,14 @@ def world_reactors(
     if len(fission_fractions) != len(ISOTOPES):
         raise NuebarError(f"expected fission_fractions of {ISOTOPES}, got {fission_fractions!r}; give four")
 
-    def flux(e_nu: Array) -> np.ndarray:
-        phase = PHASE_per_eV2_km_MeV * dm2_21_eV2 / np.asarray(e_nu)
+    def flux(e_nu: np.ndarray) -> np.ndarray:
+        phase = PHASE_per_eV2_km_MeV * dm2_21_eV2 / e_nu
         if distances.size:
             mean = np.sin(np.multiply.outer(phase, distances)) ** 2 @ rates / rates.sum()
         else:
             mean = 0.5 - 0.5 * (sici(2 * phase * far)[1] - sici(2 * phase * near)[1]) / np.log(far / near)
         survival = (1 - sin2_th13) ** 2 * (1 - 4 * sin2_th12 * (1 - sin2_th12) * mean) + sin2_th13**2
-        spectra = [
-            f * np.asarray(huber_mueller(e_nu, i)) for f, i in zip(fission_fractions, ISOTOPES, strict=True)
-        ]
-        return np.sum(spectra, axis=0) * survival
+        return np.asarray(_mixed_spectrum(e_nu, tuple(fission_fractions))) * survival
 
     return _fractions(edges_MeV, resolution, response, density=_ibd_density(flux))
 
@@ -400,7 +402,7 @@ def accidentals(edges_MeV: ArrayLike, resolution: Resolution, *, response: Respo
         (beta_decay.TL208, 0.018),
     )
     for branches, weight in sources:
-        density = density + weight * np.asarray(beta_decay.summed_spectrum(_CELLS, branches))
+        density = density + weight * _beta_gamma(branches)
     return _fractions(edges_MeV, resolution, response, density=density, lines=lines)
 
 
@@ -444,9 +446,7 @@ def li9_he8(
         Bin fractions, shape (n,), sum 1.
     """
     if not 0.0 <= he8_fraction <= 1.0:
-        raise NuebarError(
-            f"expected he8_fraction in [0, 1], got {he8_fraction!r}; give the share of 8He decays"
-        )
+        raise NuebarError(f"expected he8_fraction in [0, 1], got {he8_fraction!r}; give the share of 8He decays")
     neutrons = neutron_light(10.0)
     density = np.zeros(_CELLS.size)
     for parent, share in (
@@ -473,7 +473,7 @@ def bipo(edges_MeV: ArrayLike, resolution: Resolution, *, response: Response | N
     0.9 MeV of light; that a rare one passes for a neutron capture does not depend on the prompt. Branches:
     :data:`nuebar.physics.beta_decay.BI214`.
     """
-    density = np.asarray(beta_decay.summed_spectrum(_CELLS, beta_decay.BI214))
+    density = _beta_gamma(beta_decay.BI214)
     return _fractions(edges_MeV, resolution, response, density=density)
 
 
@@ -503,9 +503,7 @@ def alpha_n(
         Bin fractions, shape (n,), sum 1.
     """
     if len(group_fractions) != 3 or min(group_fractions) < 0.0 or not sum(group_fractions) > 0.0:
-        raise NuebarError(
-            f"expected three group_fractions ≥ 0 with a sum > 0, got {group_fractions!r}; see the order"
-        )
+        raise NuebarError(f"expected three group_fractions ≥ 0 with a sum > 0, got {group_fractions!r}; see the order")
     energies, p = neutron_light(8.0)
     share = np.zeros(energies.size)
     for alpha_MeV in np.linspace(3.0, 5.304, 48):
@@ -552,9 +550,7 @@ def double_neutrons(
         Bin fractions, shape (n,), sum 1.
     """
     if not 0.0 <= tail_fraction <= 1.0:
-        raise NuebarError(
-            f"expected tail_fraction in [0, 1], got {tail_fraction!r}; give the share of the tail"
-        )
+        raise NuebarError(f"expected tail_fraction in [0, 1], got {tail_fraction!r}; give the share of the tail")
     tail = np.where(_NH_MeV > _CELLS, tail_fraction / _NH_MeV, 0.0)
     peak = 1.0 - tail_fraction
     lines = ((_NH_MeV, peak * (1.0 - _NC_FRACTION)), (_NC_MeV, peak * _NC_FRACTION))
@@ -592,7 +588,7 @@ def fast_neutrons(
             f"got {slope_per_MeV:g}; choose one nearer to 0"
         )
     counts = np.diff(edges + 0.5 * slope_per_MeV * edges**2)
-    return jnp.asarray(counts / counts.sum())
+    return jax.device_put(counts / counts.sum())
 
 
 def atmospheric_nc(
@@ -621,11 +617,9 @@ def atmospheric_nc(
     """
     edges, _ = _check_edges(edges_MeV), _check_resolution(resolution)
     if not (decay_MeV > 0.0 and plateau >= 0.0):
-        raise NuebarError(
-            f"expected decay_MeV > 0 and plateau ≥ 0, got {decay_MeV!r} and {plateau!r}; let it fall"
-        )
+        raise NuebarError(f"expected decay_MeV > 0 and plateau ≥ 0, got {decay_MeV!r} and {plateau!r}; let it fall")
     counts = np.diff(plateau * edges - decay_MeV * np.exp(-edges / decay_MeV))
-    return jnp.asarray(counts / counts.sum())
+    return jax.device_put(counts / counts.sum())
 
 
 SHAPES: Mapping[str, Callable[..., Array]] = MappingProxyType(

@@ -159,7 +159,7 @@ class HarmonicPredictor(eqx.Module):
         mean = _mean_energy(inputs)
         nodes, to_bins, to_slopes = _energy_interpolation(inputs.e_nu_MeV, mean)
         groups = _core_groups(inputs.baseline_km) if cores else []
-        order = np.argsort(np.concatenate(groups)) if groups else []
+        order = np.argsort(np.concatenate(groups)) if groups else np.empty(0, int)
         return cls(
             edges_MeV=tuple(float(e) for e in inputs.edges_MeV),
             windows=windows,
@@ -168,9 +168,9 @@ class HarmonicPredictor(eqx.Module):
             core_order=tuple(int(k) for k in order),
             provenance=(("predictor", "harmonic"), *inputs.provenance.items()),
             electrons_per_nucleon=inputs.electrons_per_nucleon,
-            energy_nodes_MeV=jnp.asarray(nodes),
-            to_bins=jnp.asarray(to_bins),
-            to_slopes=jnp.asarray(to_slopes),
+            energy_nodes_MeV=jax.device_put(nodes),
+            to_bins=jax.device_put(to_bins),
+            to_slopes=jax.device_put(to_slopes),
             total=_sums(inputs, np.arange(len(inputs.core_names)), True, mean, windows, matter, tolerance),
             cores=tuple(_sums(inputs, g, False, mean, windows, False, CORE_TOLERANCE) for g in groups),
         )
@@ -354,12 +354,13 @@ def _predict(predictor: HarmonicPredictor, p: Array) -> Array:
 def _channels(predictor: HarmonicPredictor, p: Array) -> Array:
     if predictor.matter:
         bins, slopes = _in_bins(predictor, p)
-        rows = [_matter(predictor.total, p, bins, slopes)[None]]
-        rows += [_matter(group, p, bins, slopes) for group in predictor.cores]
+        total = _matter(predictor.total, p, bins, slopes)[None]
+        cores = [_matter(group, p, bins, slopes) for group in predictor.cores]
     else:
-        rows = [_vacuum(predictor.total, p)[None]] + [_vacuum(group, p) for group in predictor.cores]
-    each = jnp.concatenate(rows[1:])[jnp.array(predictor.core_order)] if predictor.core_order else []
-    return jnp.concatenate([rows[0], each]) if predictor.core_order else rows[0]
+        total, cores = _vacuum(predictor.total, p)[None], [_vacuum(group, p) for group in predictor.cores]
+    if not cores:
+        return total
+    return jnp.concatenate([total, jnp.concatenate(cores)[jnp.array(predictor.core_order)]])
 
 
 # ---------------------------------------------------------------- building
@@ -417,7 +418,7 @@ def _sums(
         flat, first = flat.sum(axis=0), first.sum(axis=0)
     both = (windows.solar, windows.atmospheric)
     series = [_series(inputs, cores, together, mean, w, moments, tolerance) for w in both]
-    return Sums(jnp.asarray(flat), jnp.asarray(first), *series)
+    return Sums(jax.device_put(flat), jax.device_put(first), *series)
 
 
 def _series(
@@ -448,7 +449,7 @@ def _series(
     value = value[:, :, :keep]
     if together:
         value, moment = value[0], moment[0]
-    return Series(middle, half, jnp.asarray(value), jnp.asarray(moment))
+    return Series(middle, half, jax.device_put(value), jax.device_put(moment))
 
 
 def _chebyshev(samples: np.ndarray) -> np.ndarray:

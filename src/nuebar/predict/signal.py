@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtr
@@ -47,10 +48,7 @@ class Nonlinearity:
 
     def visible(self, e_dep_MeV: Array) -> Array:
         """E_vis in MeV for deposited energies."""
-        ratio = scintillator.tabulated_ratio(
-            e_dep_MeV, self.e_dep_MeV, self.nominal, self.pulls, np.zeros(len(self.pulls))
-        )
-        return np.asarray(e_dep_MeV * ratio)
+        return e_dep_MeV * np.interp(e_dep_MeV, self.e_dep_MeV, self.nominal)
 
     def pull_shifts(self, e_vis_MeV: Array) -> Array:
         """How far each pull moves the visible energy, in MeV, shape ``(pulls, len(e_vis_MeV))``."""
@@ -149,14 +147,21 @@ def response_matrix(
     Returns:
         Shape ``(bins, nodes)``; columns sum to one up to what falls outside the bins.
     """
-    cos_theta, weights = (np.asarray(x) for x in ibd.angular_quadrature(jnp.asarray(e_nu_MeV), ANGLES))
+    deposited, weights = (np.asarray(x) for x in _deposits(e_nu_MeV))
+    e_vis = visible(deposited)
+    sigma = np.asarray(scintillator.resolution_sigma(e_vis, *resolution))
     out = np.zeros((edges_MeV.size - 1, e_nu_MeV.size))
     for k in range(ANGLES):
-        e_vis = visible(np.asarray(ibd.deposited_energy(jnp.asarray(e_nu_MeV), float(cos_theta[k]))))
-        sigma = np.asarray(scintillator.resolution_sigma(e_vis, *resolution))
-        cumulative = ndtr((edges_MeV[:, None] - e_vis) / sigma)
-        out += weights[:, k] * np.diff(cumulative, axis=0)
+        cumulative = ndtr((edges_MeV[:, None] - e_vis[k]) / sigma[k])
+        out += weights[k] * np.diff(cumulative, axis=0)
     return out
+
+
+@jax.jit
+def _deposits(e_nu_MeV: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Deposited energies at a few positron angles and their probabilities, shape ``(angles, nodes)`` each."""
+    cos_theta, weights = ibd.angular_quadrature(e_nu_MeV, ANGLES)
+    return ibd.deposited_energy(e_nu_MeV[None, :], cos_theta[:, None]), weights.T
 
 
 def nonlinearity(
@@ -199,7 +204,7 @@ def nonlinearity(
     if experiment.response.corrected:
         curves = [c / nominal for c in curves]
         nominal = np.ones_like(nominal)
-    return Nonlinearity(np.asarray(grid), np.asarray(nominal), np.array(curves).reshape(len(curves), -1))
+    return Nonlinearity(np.asarray(grid), np.asarray(nominal), np.array(curves).reshape(len(curves), np.size(grid)))
 
 
 def signal_inputs(
@@ -252,6 +257,16 @@ def signal_inputs(
 # ---------------------------------------------------------------- reactors
 
 
+# One small program each; called operation by operation, JAX would compile every operation on its own.
+_fissions_per_second = jax.jit(reactor.fissions_per_second)
+_time_averaged_fissions = jax.jit(reactor.time_averaged_fissions)
+
+
+@jax.jit
+def _huber_mueller(e_nu_MeV: jax.Array) -> jax.Array:
+    return jnp.stack([reactor.huber_mueller(e_nu_MeV, i) for i in reactor.ISOTOPES])
+
+
 def _fissions(experiment: Experiment) -> Array:
     """Fissions of each isotope in each core over the exposure, shape ``(cores, isotopes)``."""
     r = experiment.reactor
@@ -263,7 +278,7 @@ def _fissions(experiment: Experiment) -> Array:
         duty = r.duty_cycle if core.duty_cycle is None else core.duty_cycle
         seconds = experiment.exposure.days * SECONDS_PER_DAY
         if core.history is None:
-            rows.append(np.asarray(reactor.fissions_per_second(core.power_GW, f, energy)) * duty * seconds)
+            rows.append(np.asarray(_fissions_per_second(core.power_GW, f, energy)) * duty * seconds)
         else:
             rows.append(_fissions_from_history(experiment, core.history, f, energy))
     return np.array(rows)
@@ -282,7 +297,7 @@ def _fissions_from_history(experiment: Experiment, name: str, f: Array, energy: 
         raise NuebarError(f"{path}: expected positive days and powers ≥ 0 in every row")
     fuel = np.stack(fractions, axis=-1) if fractions else np.broadcast_to(f, (days.size, 4))
     live = days / days.sum() * experiment.exposure.days * SECONDS_PER_DAY
-    return np.asarray(reactor.time_averaged_fissions(power, fuel, live, energy))
+    return np.asarray(_time_averaged_fissions(power, fuel, live, energy))
 
 
 def _spectra(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> Array:
@@ -291,7 +306,7 @@ def _spectra(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -
         tables = [inputs.isotope_spectra[i] for i in reactor.ISOTOPES]
         return np.array([np.interp(e_nu, t.x, t.y) for t in tables])
     if experiment.reactor.spectrum == "huber-mueller":
-        return np.array([np.asarray(reactor.huber_mueller(e_nu, i)) for i in reactor.ISOTOPES])
+        return np.asarray(_huber_mueller(e_nu))
     path = experiment.table(experiment.reactor.spectrum)
     grid, *columns = read_table(path, ("e_nu_MeV", *reactor.ISOTOPES))
     if np.any(np.array(columns) <= 0) or np.any(np.diff(grid) <= 0):
@@ -326,9 +341,7 @@ def _flux(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> t
     flux = base + added + base * spent
     isotope_events = fissions[:, :, None] * (spectra * (1.0 + noneq + spent))[None] / area[:, None, None]
     for k, isotope in enumerate(reactor.ISOTOPES):
-        extras[f"fission_fraction_{isotope}"] = (
-            isotope_events[:, k] - flux * _energy_share(experiment, k)[:, None]
-        )
+        extras[f"fission_fraction_{isotope}"] = isotope_events[:, k] - flux * _energy_share(experiment, k)[:, None]
     nodes = np.array(r.segments_MeV)
     for k in range(nodes.size):
         extras[f"segment_{k + 1}"] = flux * np.interp(e_nu, nodes, np.eye(nodes.size)[k])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -63,15 +64,19 @@ class SpectrumModel(eqx.Module):
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Expected counts and extra variance per bin, shape ``(bins,)`` each."""
+        return _evaluate(self, x)[:2]
+
+    def _evaluate(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """Expected counts, extra variance, and the signal and backgrounds that they are made of."""
         values = dict(zip(self.names, x, strict=True))
         signal, fine = self._signal(values)
         backgrounds = self._backgrounds(values)
         expected = signal + jnp.sum(backgrounds, axis=0)
         if not self.shape_uncertainties:
-            return expected, jnp.zeros_like(expected)
+            return expected, jnp.zeros_like(expected), signal, backgrounds
         variance = self.stencil.rebin((self.signal_shape * fine) ** 2) * self.bin_factor**2
         variance = variance + jnp.sum((self.background_shape[:, None] * backgrounds) ** 2, axis=0)
-        return expected, variance
+        return expected, variance, signal, backgrounds
 
     def vector(self, values: Mapping[str, float]) -> np.ndarray:
         """The parameter vector from values by name; a missing one is refused."""
@@ -82,13 +87,14 @@ class SpectrumModel(eqx.Module):
 
     def components(self, values: Mapping[str, float]) -> dict[str, np.ndarray]:
         """Expected counts per bin of the signal and of each background."""
-        v = {n: jnp.asarray(float(values[n])) for n in self.names}
-        out = {"signal": np.asarray(self._signal(v)[0])}
-        return out | dict(zip(self.background_names, np.asarray(self._backgrounds(v)), strict=True))
+        _, _, signal, backgrounds = _evaluate(self, self.vector(values))
+        out = {"signal": np.asarray(signal)}
+        return out | dict(zip(self.background_names, np.asarray(backgrounds), strict=True))
 
     def unoscillated(self) -> np.ndarray:
         """Signal counts per bin without oscillations, all pulls at zero."""
-        return np.asarray(self.stencil.rebin(self.predictor.unoscillated()) * self.bin_factor)
+        cumulative = np.concatenate([[0.0], np.cumsum(self.predictor.unoscillated())])
+        return np.diff(cumulative[np.asarray(self.stencil.position)]) * np.asarray(self.bin_factor)
 
     def _signal(self, values: Mapping[str, Array]) -> tuple[Array, Array]:
         """Signal counts per analysis bin, and per fine bin before energy pulls."""
@@ -129,6 +135,10 @@ class SpectrumModel(eqx.Module):
         scale = jnp.stack([1.0 + values[f"bkg_{n}"] for n in self.background_names] or [jnp.zeros(())])
         slope = [values.get(f"slope_{n}", jnp.zeros(())) for n in self.background_names] or [jnp.zeros(())]
         return scale[:, None] * (self.background_counts + jnp.stack(slope)[:, None] * self.background_slopes)
+
+
+_evaluate = jax.jit(SpectrumModel._evaluate)
+"""One program for Asimov data, components and plots; inside another jit it is a part of that."""
 
 
 def build_model(
@@ -177,16 +187,16 @@ def build_model(
         shape_uncertainties=experiment.fit.shape_uncertainties,
         predictor=signal,
         stencil=stencil,
-        tilts=jnp.asarray(np.array(tilts).reshape(len(tilt_names), total.size)),
-        bin_factor=jnp.ones(edges.size - 1),
-        nonlinearity_shifts=jnp.asarray(
+        tilts=jax.device_put(np.array(tilts).reshape(len(tilt_names), total.size)),
+        bin_factor=jax.device_put(np.ones(edges.size - 1)),
+        nonlinearity_shifts=jax.device_put(
             arrays.nonlinearity.pull_shifts(edges) if arrays.nonlinearity else np.zeros((0, edges.size))
         ),
-        resolution=jnp.asarray(experiment.response.resolution),
-        background_counts=jnp.asarray(counts),
-        background_slopes=jnp.asarray(counts * _lever(counts, edges)),
-        signal_shape=jnp.asarray(_signal_shape(experiment, arrays.edges_MeV, inputs)),
-        background_shape=jnp.asarray([b.shape_sigma for b in experiment.backgrounds]),
+        resolution=jax.device_put(np.array(experiment.response.resolution)),
+        background_counts=jax.device_put(counts),
+        background_slopes=jax.device_put(counts * _lever(counts, edges)),
+        signal_shape=jax.device_put(_signal_shape(experiment, arrays.edges_MeV, inputs)),
+        background_shape=jax.device_put(np.array([b.shape_sigma for b in experiment.backgrounds], dtype=float)),
     )
     if release is not None and experiment.release.unoscillated:
         model = _rescaled(model, release, edges)
@@ -207,7 +217,7 @@ def _rescaled(model: SpectrumModel, release: Juno2025Release, edges: np.ndarray)
             "differ; correct binning in the experiment's file"
         )
     factor = release.unoscillated / model.unoscillated()
-    return eqx.tree_at(lambda m: m.bin_factor, model, jnp.asarray(factor))
+    return eqx.tree_at(lambda m: m.bin_factor, model, jax.device_put(factor))
 
 
 # ---------------------------------------------------------------- parameters
@@ -293,9 +303,7 @@ def _background_counts(
     if release is not None and experiment.release.backgrounds and background.name in release.backgrounds:
         return total * _normalised(release.backgrounds[background.name], background.name)
     if inputs is not None and background.name in ("geoneutrinos", *inputs.backgrounds):
-        parts = (
-            ("geoneutrinos_U", "geoneutrinos_Th") if background.name == "geoneutrinos" else (background.name,)
-        )
+        parts = ("geoneutrinos_U", "geoneutrinos_Th") if background.name == "geoneutrinos" else (background.name,)
         counts = sum(rebin(inputs.backgrounds[p], edges) for p in parts)
         return total * _normalised(np.asarray(counts), background.name)
     return total * _shape(experiment, background, edges, arrays)
@@ -321,9 +329,7 @@ def _shape(experiment: Experiment, background: Any, edges: np.ndarray, arrays: S
 
 def _normalised(counts: np.ndarray, name: str) -> np.ndarray:
     if not counts.sum() > 0:
-        raise NuebarError(
-            f"background {name!r}: its histogram is empty in the analysis range; check its edges"
-        )
+        raise NuebarError(f"background {name!r}: its histogram is empty in the analysis range; check its edges")
     return counts / counts.sum()
 
 

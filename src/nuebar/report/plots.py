@@ -685,10 +685,10 @@ def contour(
     Args:
         x: Values along x, increasing, shape ``(nx,)``, at least four.
         y: Values along y, increasing, shape ``(ny,)``, at least four.
-        delta_chi2: χ² minus its minimum, shape ``(ny, nx)``.
+        delta_chi2: χ² minus its minimum, shape ``(nx, ny)`` as a :class:`~nuebar.fit.profile.Scan` has it.
         labels: Of the axes; a parameter's name gives its symbol and unit, with the numbers scaled to it.
-        levels: Pairs (Δχ², label) in increasing order; without it 1, 2 and 3 σ of two degrees of freedom from
-            :func:`confidence_levels`.
+        levels: Pairs (Δχ², label) in increasing order, to which the legend adds Δχ²; without it 1, 2 and 3 σ of two
+            degrees of freedom from :func:`confidence_levels`.
         best: The best fit.
         reference: A published (x, y, error of x, error of y, label), in the units of ``x`` and ``y``.
         title: Text above the axes.
@@ -705,14 +705,14 @@ def contour(
     (a, factor_a, label_a), (b, factor_b, label_b) = (
         _axis(values, label, what) for values, label, what in zip((x, y), labels, "xy", strict=True)
     )
-    z = _scan(delta_chi2, (b.size, a.size))
+    z = _scan(delta_chi2, (a.size, b.size))
     heights = [float(delta) for delta, _ in levels]
     if not heights or not all(0 < lo < hi for lo, hi in zip([1e-12, *heights], [*heights, math.inf], strict=True)):
         raise NuebarError(f"contour: expected levels above 0 in increasing order, got {heights}; sort them")
     figure = _figure(5.6) if ax is None else _of(ax)
     ax = figure.add_subplot() if ax is None else ax
     fine_a, fine_b = np.linspace(a[0], a[-1], 301), np.linspace(b[0], b[-1], 301)
-    fine = RectBivariateSpline(b, a, z)(fine_b, fine_a)
+    fine = RectBivariateSpline(a, b, z)(fine_a, fine_b).T  # matplotlib wants y first
     handles = _draw_levels(ax, fine_a, fine_b, fine, levels)
     if best is not None:
         point = _point((best[0] / factor_a, best[1] / factor_b), "best fit")
@@ -752,7 +752,8 @@ def _draw_levels(
         style, width = styles[k % len(styles)], 1.8 - 0.2 * min(k, 3)
         if delta in inside:
             ax.contour(x, y, z, levels=[delta], colors=[BLUE], linestyles=[style], linewidths=[width])
-        text = label if delta in inside else f"{label} (beyond the scan)"
+        text = label if "Δχ²" in label else f"{label}: Δχ² = {delta:.2f}"
+        text += "" if delta in inside else " (beyond the scan)"
         handles.append(Line2D([], [], color=BLUE, linestyle=style, linewidth=width, label=text))
     return handles
 
@@ -956,7 +957,7 @@ def _axis(values: ArrayLike, label: str, what: str) -> tuple[np.ndarray, float, 
 def _scan(delta_chi2: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     z = _array(delta_chi2, "delta_chi2")
     if z.shape != shape:
-        raise NuebarError(f"delta_chi2: expected shape {shape} (y before x), got {z.shape}; transpose it")
+        raise NuebarError(f"delta_chi2: expected shape {shape}, one axis per parameter, got {z.shape}; transpose it")
     if z.min() < -0.05:
         raise NuebarError(
             f"delta_chi2: expected no point below the best fit, got {z.min():.3g}; fit again from that point"

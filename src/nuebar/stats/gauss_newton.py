@@ -164,9 +164,7 @@ def _nowhere(
     )
     square, vector = xp.zeros((x.size, x.size)), xp.zeros_like(x)
     infinite, damping, none = xp.asarray(xp.inf), xp.asarray(_DAMPING_START), xp.asarray(0)
-    return _Point(
-        x, infinite, square, vector, square, vector + 1.0, infinite, damping, none - 1, none
-    ), region
+    return _Point(x, infinite, square, vector, square, vector + 1.0, infinite, damping, none - 1, none), region
 
 
 def _trial(here: _Point, region: _Region, xp: Any) -> Any:
@@ -204,9 +202,7 @@ def _finished(end: _Point, region: _Region, tol: float | jax.Array, xp: Any) -> 
     flat = region.free & ~(xp.diag(end.normal) > 0)
     covariance = (end.directions / end.stiffness[None, :]) @ end.directions.T
     covariance = covariance + xp.diag(xp.where(flat, xp.inf, 0.0))
-    return GaussNewtonResult(
-        end.x, end.cost, end.edm, covariance, end.n_iterations, end.n_not_finite, end.edm <= tol
-    )
+    return GaussNewtonResult(end.x, end.cost, end.edm, covariance, end.n_iterations, end.n_not_finite, end.edm <= tol)
 
 
 def _quadratic_model(

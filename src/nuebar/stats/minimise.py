@@ -179,9 +179,7 @@ def minimise(
     values = counted.physical(np.array(minuit.values)) if minuit else np.asarray(descent.values)
     report = _judge(counted, values, minuit, max_calls, tol)
     intervals, lower_found = _minos(counted, minuit, max_calls, valid=not report.faults)
-    faults = report.faults + (
-        ["Minos found a lower minimum: start again from another point"] if lower_found else []
-    )
+    faults = report.faults + (["Minos found a lower minimum: start again from another point"] if lower_found else [])
     if faults and counted.n_not_finite:
         faults.append(f"the cost was not finite at {counted.n_not_finite} points on the way")
     return Minimum(
@@ -235,9 +233,7 @@ class _Counted:
 
         It costs nothing beside the gradient, and iminuit 2.33 fails on a curvature that is not positive.
         """
-        curvature = self._finite(
-            self.problem.curvature(self.physical(scaled)) * np.outer(self.scales, self.scales)
-        )
+        curvature = self._finite(self.problem.curvature(self.physical(scaled)) * np.outer(self.scales, self.scales))
         eigenvalues, directions = np.linalg.eigh(curvature)
         stiff = np.maximum(eigenvalues, _LOWEST_EIGENVALUE * max(eigenvalues[-1], 1.0))
         return (directions * stiff) @ directions.T
@@ -291,9 +287,7 @@ class _Report(NamedTuple):
     faults: list[str]
 
 
-def _judge(
-    counted: _Counted, values: np.ndarray, minuit: Minuit | None, max_calls: int, tol: float
-) -> _Report:
+def _judge(counted: _Counted, values: np.ndarray, minuit: Minuit | None, max_calls: int, tol: float) -> _Report:
     """Covariance, distance to the minimum and everything that is wrong at the end point."""
     setup, scales = counted.setup, counted.scales
     scaled = values / scales
@@ -348,9 +342,7 @@ def _inverse_hessian(hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _limit_sides(setup: _Setup, values: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
     """For each parameter "lower" or "upper" if it ended on that limit, else ""."""
     near = _LIMIT_CLOSENESS * np.minimum(sigmas, setup.upper - setup.lower)
-    sides = np.where(
-        values - setup.lower <= near, "lower", np.where(setup.upper - values <= near, "upper", "")
-    )
+    sides = np.where(values - setup.lower <= near, "lower", np.where(setup.upper - values <= near, "upper", ""))
     return np.where(setup.free, sides, "")
 
 
@@ -360,9 +352,7 @@ def _minos(
     """The asked intervals, and whether a lower minimum turned up."""
     names = counted.setup.minos
     if not valid or minuit is None:
-        return {
-            name: Interval(math.nan, math.nan, False, "the minimum is not valid") for name in names
-        }, False
+        return {name: Interval(math.nan, math.nan, False, "the minimum is not valid") for name in names}, False
     intervals, lower_found = {}, False
     for name in names:
         found = minuit.minos(name, ncall=max_calls).merrors[name]
@@ -425,9 +415,7 @@ def _checked_setup(
     for what, wanted in (("fixed", fixed), ("minos", minos)):
         unknown = [name for name in wanted if name not in names]
         if unknown or isinstance(wanted, str):
-            raise NuebarError(
-                f"{what} must list parameter names, got {unknown or wanted!r}; known are {names}"
-            )
+            raise NuebarError(f"{what} must list parameter names, got {unknown or wanted!r}; known are {names}")
     if errors not in ("hesse", "minos"):
         raise NuebarError(f'errors must be "hesse" or "minos", got {errors!r}')
     start_, lower_, upper_ = (

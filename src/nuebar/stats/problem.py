@@ -13,7 +13,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -47,12 +46,11 @@ class Problem:
         require_x64()
         if not isinstance(term, Term):
             raise NuebarError(
-                "a fit needs a Term (Bound(cost, model), GaussianPulls, or a sum of them), "
-                f"got {type(term).__name__}"
+                f"a fit needs a Term (Bound(cost, model), GaussianPulls, or a sum of them), got {type(term).__name__}"
             )
         self.term = term
         arrays, rest = eqx.partition(term, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-        self._arrays = jax.tree.map(jnp.asarray, arrays)
+        self._arrays = jax.tree.map(jax.device_put, arrays)
         leaves, tree = jax.tree.flatten(rest)
         self._static = (tree, tuple(leaves))
         try:
