@@ -185,6 +185,6 @@ class FitResult:
             raise NuebarError(f"not a fit result of this format: {type(error).__name__}: {error}") from error
 
     def shifted(self, offsets: Mapping[str, float]) -> FitResult:
-        """A copy with offsets added to values (blinding); derived values move with them."""
+        """A copy with offsets added to values; derived values are the caller's to recompute."""
         parameters = {n: replace(p, value=p.value + offsets.get(n, 0.0)) for n, p in self.parameters.items()}
         return replace(self, parameters=parameters)

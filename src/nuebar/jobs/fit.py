@@ -429,12 +429,18 @@ def _contour_figure(outcome: FitOutcome):  # type: ignore[no-untyped-def]
     first, second = moved.names
     levels = [(delta_chi2_level(cl, 2), f"{100 * cl:.2f} % CL, 2 dof") for cl in (0.6827, 0.9545, 0.9973)]
     best = (outcome.shown.parameters[first].value, outcome.shown.parameters[second].value)
-    labels = tuple(outcome.fit.parameters[n].axis_label for n in (first, second))
     published = published_values(outcome)
     reference = None
     if first in published and second in published and not outcome.hidden:
         (x, ex), (y, ey) = published[first], published[second]
         reference = (x, y, ex, ey, "Published")
     return plots.contour(
-        moved.grids[0], moved.grids[1], moved.delta_chi2, levels=levels, best=best, labels=labels, reference=reference
+        moved.grids[0],
+        moved.grids[1],
+        moved.delta_chi2,
+        labels=(first, second),
+        levels=levels,
+        best=best,
+        reference=reference,
+        note="BLINDED" if outcome.hidden else "",
     )

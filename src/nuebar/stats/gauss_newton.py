@@ -1,8 +1,8 @@
 """Levenberg-Marquardt descent on the residuals of a sum of squares, inside limits.
 
 One algorithm, two loops around it. `gauss_newton` is pure JAX, one compiled program for a whole descent: for
-batches of toys under `jax.vmap`. `descend` is a Python loop around a function that gives residuals and
-Jacobian: for single fits, where the compiled part is then the model and nothing else.
+batches of toys under `jax.vmap`. `descend` is a Python loop around a function that gives cost, slope and
+curvature: for single fits, where the compiled part is then the model and nothing else.
 
 Source: J. J. Moré, Lect. Notes Math. 630 (1978) 105 (damping, scaling by the Jacobian).
 """
@@ -19,14 +19,14 @@ from jax.typing import ArrayLike
 
 from nuebar.stats.likelihood import require_x64
 
-__all__ = ["GaussNewtonResult", "descend", "gauss_newton"]
+__all__ = ["GaussNewtonResult", "descend", "gauss_newton", "quadratic_model"]
 
 _RIDGE = 1e-13
 """Lowest stiffness of a direction, relative: along a degenerate one rounding must not give a long step."""
 
 _DAMPING_START, _DAMPING_LOWEST, _DAMPING_HIGHEST = 1e-4, 1e-12, 1e14
 
-Linearised = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Model = Callable[[np.ndarray], tuple[Any, np.ndarray, np.ndarray]]
 
 
 class GaussNewtonResult(NamedTuple):
@@ -84,14 +84,14 @@ def gauss_newton(
 
     def advance(here: _Point) -> _Point:
         x = _trial(here, region, jnp)
-        return _advanced(here, x, _quadratic_model(residuals, x), region, jnp)
+        return _advanced(here, x, quadratic_model(residuals, x)[2:], region, jnp)
 
     end = jax.lax.while_loop(lambda here: _unfinished(here, n_iterations, tol), advance, here)
     return _finished(end, region, tol, jnp)
 
 
 def descend(
-    linearised: Linearised,
+    model: Model,
     start: ArrayLike,
     n_iterations: int = 100,
     *,
@@ -103,7 +103,7 @@ def descend(
     """The same descent step by step in Python, for a function that is compiled already.
 
     Args:
-        linearised: gives residuals `(n_data,)` and Jacobian `(n_data, n_parameters)` of parameters.
+        model: gives the cost rᵀr, JᵀJ and Jᵀr at parameters.
         start: parameters to start from, shape `(n_parameters,)`, inside the limits.
         n_iterations: most steps to try.
         lower: lower limits, shape `(n_parameters,)`, −inf for none.
@@ -118,8 +118,7 @@ def descend(
     with np.errstate(all="ignore"):  # infinities and NaN are refused as points, as they are under JAX
         while _unfinished(here, n_iterations, tol):
             x = _trial(here, region, np)
-            r, jacobian = linearised(x)
-            here = _advanced(here, x, (r @ r, jacobian.T @ jacobian, jacobian.T @ r), region, np)
+            here = _advanced(here, x, model(x), region, np)
         return _finished(here, region, tol, np)
 
 
@@ -205,23 +204,25 @@ def _finished(end: _Point, region: _Region, tol: float | jax.Array, xp: Any) -> 
     return GaussNewtonResult(end.x, end.cost, end.edm, covariance, end.n_iterations, end.n_not_finite, end.edm <= tol)
 
 
-def _quadratic_model(
+def quadratic_model(
     residuals: Callable[[jax.Array], jax.Array], x: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cost, JᵀJ and Jᵀr from one pass."""
-    r, jacobian = with_jacobian(residuals, x)
-    return r @ r, jacobian.T @ jacobian, jacobian.T @ r
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Residuals r, their Jacobian J, and rᵀr, JᵀJ, Jᵀr, in one forward pass.
 
+    Args:
+        residuals: function of the parameters, shape `(n_parameters,)` to `(n_data,)`, differentiable.
+        x: parameters, shape `(n_parameters,)`.
 
-def with_jacobian(residuals: Callable[[jax.Array], jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Residuals `(n_data,)` and their derivatives `(n_data, n_parameters)`, in one forward pass."""
+    Returns:
+        Shapes `(n_data,)`, `(n_data, n_parameters)`, `()`, `(n_parameters, n_parameters)`, `(n_parameters,)`.
+    """
 
     def twice(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         r = residuals(x)
         return r, r
 
     jacobian, r = jax.jacfwd(twice, has_aux=True)(x)
-    return r, jacobian
+    return r, jacobian, r @ r, jacobian.T @ jacobian, jacobian.T @ r
 
 
 def _diagonalised(normal: Any, held: Any, xp: Any) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ of one for second derivatives, which takes ten times as long to compile as all t
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,16 +17,34 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nuebar.errors import NuebarError
-from nuebar.stats.gauss_newton import GaussNewtonResult, descend, with_jacobian
+from nuebar.stats.gauss_newton import GaussNewtonResult, descend, quadratic_model
 from nuebar.stats.likelihood import Term, require_x64
 
-__all__ = ["Problem"]
+__all__ = ["Linearised", "Problem"]
 
 _STEP = 1e-3
 """Step of the differences in standard deviations: they err by about _STEP² and by 1e-16/_STEP of Σ r ∂²r."""
 
 _BLIND_STEP = 1e-4
 """Step relative to the value (or to 1) for a parameter that moves no residual to first order."""
+
+
+class Linearised(NamedTuple):
+    """A cost at one point, to first order in its residuals; read-only arrays.
+
+    Attributes:
+        residuals: r, signed, shape `(n_data,)`.
+        jacobian: J = ∂r/∂x, shape `(n_data, n_parameters)`.
+        cost: rᵀr.
+        normal: JᵀJ, shape `(n_parameters, n_parameters)`.
+        slope: Jᵀr, shape `(n_parameters,)`.
+    """
+
+    residuals: np.ndarray
+    jacobian: np.ndarray
+    cost: np.ndarray
+    normal: np.ndarray
+    slope: np.ndarray
 
 
 class Problem:
@@ -60,49 +78,36 @@ class Problem:
                 "the model of a fit must be an equinox.Module or a plain function that holds arrays and "
                 f"constants only, got something else inside: {error}"
             ) from error
-        self._last: tuple[bytes, np.ndarray, np.ndarray] = (b"", np.empty(0), np.empty(0))
+        self._last: tuple[bytes, Linearised] | None = None
 
     @property
     def n_data(self) -> int:
         """Number of data points and pulls."""
         return self.term.n_data
 
-    def linearised(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals and their derivatives at one point.
-
-        Args:
-            x: parameters, shape `(n_parameters,)`.
-
-        Returns:
-            Signed residuals, shape `(n_data,)`, and their Jacobian, shape `(n_data, n_parameters)`; read-only.
-        """
+    def linearised(self, x: ArrayLike) -> Linearised:
+        """Residuals, their derivatives and what follows from them at parameters `x`, `(n_parameters,)`."""
         x = np.asarray(x, float)
         key = x.tobytes()
-        if self._last[0] != key:
-            r, jacobian = _linearised(self._static, self._arrays, x)
-            self._last = (key, np.asarray(r), np.asarray(jacobian))
-        return self._last[1:]
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._evaluate(x))
+        return self._last[1]
 
     def value(self, x: ArrayLike) -> float:
         """The cost at parameters `x`, shape `(n_parameters,)`."""
-        r, _ = self.linearised(x)
-        return float(r @ r)
+        return float(self.linearised(x).cost)
 
     def residuals(self, x: ArrayLike) -> np.ndarray:
         """Signed residuals, shape `(n_data,)`."""
-        return self.linearised(x)[0]
+        return self.linearised(x).residuals
 
     def gradient(self, x: ArrayLike) -> np.ndarray:
         """Derivatives of the cost, 2 Jᵀr, shape `(n_parameters,)`."""
-        r, jacobian = self.linearised(x)
-        with np.errstate(invalid="ignore", over="ignore"):  # the caller looks for what is not finite
-            return 2.0 * (jacobian.T @ r)
+        return 2.0 * self.linearised(x).slope
 
     def curvature(self, x: ArrayLike) -> np.ndarray:
         """2 JᵀJ, the Hessian of the cost where the residuals are straight, `(n_parameters, n_parameters)`."""
-        _, jacobian = self.linearised(x)
-        with np.errstate(invalid="ignore", over="ignore"):
-            return 2.0 * (jacobian.T @ jacobian)
+        return 2.0 * self.linearised(x).normal
 
     def hessian(self, x: ArrayLike, free: np.ndarray | None = None) -> np.ndarray:
         """Second derivatives of the cost, 2 (JᵀJ + Σ r ∂²r).
@@ -121,14 +126,11 @@ class Problem:
         """
         x = np.asarray(x, float)
         free = np.ones(x.shape, bool) if free is None else np.asarray(free, bool)
-        r, jacobian = self.linearised(x)
-        with np.errstate(invalid="ignore", over="ignore"):
-            normal = jacobian.T @ jacobian
-            bending = np.zeros_like(normal)
-            for k in np.flatnonzero(free).tolist():
-                slope = self._slope_of_jacobian(x, jacobian, k, _step(x[k], normal[k, k]))
-                bending[k] = slope.T @ r
-        hessian = 2.0 * normal + bending + bending.T
+        here = self.linearised(x)
+        bending = np.zeros_like(here.normal)
+        for k in np.flatnonzero(free).tolist():
+            bending[k] = self._bending(x, here, k)
+        hessian = 2.0 * here.normal + bending + bending.T
         return np.where(free[:, None] & free[None, :], hessian, 0.0)
 
     def exact_hessian(self, x: ArrayLike) -> np.ndarray:
@@ -145,21 +147,30 @@ class Problem:
         tol: float,
     ) -> GaussNewtonResult:
         """`nuebar.stats.gauss_newton.descend` on the residuals of this problem; its arguments."""
-        return descend(self.linearised, start, n_iterations, lower=lower, upper=upper, free=free, tol=tol)
 
-    def _slope_of_jacobian(self, x: np.ndarray, here: np.ndarray, k: int, step: float) -> np.ndarray:
-        """∂J/∂x_k; not finite where no second-order difference is."""
+        def model(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            return self.linearised(x)[2:]
 
-        def at(offset: float) -> np.ndarray:
+        return descend(model, start, n_iterations, lower=lower, upper=upper, free=free, tol=tol)
+
+    def _evaluate(self, x: np.ndarray) -> Linearised:
+        return Linearised(*(np.asarray(a) for a in _linearised(self._static, self._arrays, x)))
+
+    def _bending(self, x: np.ndarray, here: Linearised, k: int) -> np.ndarray:
+        """Σ r ∂²r/∂x_k∂x; not finite where no second-order difference is."""
+        step = _step(float(x[k]), float(here.normal[k, k]))
+
+        def slope(offset: float) -> np.ndarray:
             moved = x.copy()
             moved[k] += offset * step
-            return np.asarray(_linearised(self._static, self._arrays, moved)[1])
+            # Not BLAS: its idle threads would spin against those of the compiled program.
+            return np.einsum("ij,i->j", self._evaluate(moved).jacobian, here.residuals)
 
-        above, below = at(1.0), at(-1.0)
+        above, below = slope(1.0), slope(-1.0)
         if np.isfinite(above).all() and np.isfinite(below).all():
             return (above - below) / (2.0 * step)
         side, near = (1.0, above) if np.isfinite(above).all() else (-1.0, below)
-        return side * (4.0 * near - at(2.0 * side) - 3.0 * here) / (2.0 * step)
+        return side * (4.0 * near - slope(2.0 * side) - 3.0 * here.slope) / (2.0 * step)
 
 
 def _step(value: float, stiffness: float) -> float:
@@ -176,8 +187,8 @@ def _join(static: Any, arrays: Any) -> Term:
 
 
 @partial(jax.jit, static_argnums=0)
-def _linearised(static: Any, arrays: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return with_jacobian(_join(static, arrays).residuals, x)
+def _linearised(static: Any, arrays: Any, x: jax.Array) -> tuple[jax.Array, ...]:
+    return quadratic_model(_join(static, arrays).residuals, x)
 
 
 @partial(jax.jit, static_argnums=0)
