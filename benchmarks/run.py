@@ -74,6 +74,29 @@ def finite_differences(spectrum, p):
     return np.array(rows)
 
 
+def harmonic(predictor, p):
+    """Seconds of one harmonic predictor, by way of calling it."""
+    compiled = CompiledHarmonic(predictor, BINS)
+    assert np.allclose(compiled(p), np.asarray(harmonic_module._predict(predictor, p))[BINS], rtol=1e-5)
+    x = jnp.asarray(p)
+    one = jax.jit(lambda h, q: harmonic_module._predict(h, q)[BINS])
+    gradient = jax.jit(lambda h, q: jax.jacfwd(lambda z: harmonic_module._predict(h, z)[BINS])(q)[:, :4])
+    many = jax.jit(jax.vmap(lambda h, q: harmonic_module._predict(h, q)[BINS], (None, 0)))
+    n = 500
+    batch = jnp.asarray(np.repeat(p[None], n, axis=0))
+    each = timed(lambda: many(predictor, batch).block_until_ready(), repeat=5)
+    return {
+        "compiled scalar path": timed(lambda: compiled(p)),
+        "one jitted call": timed(lambda: one(predictor, x).block_until_ready()),
+        "jacobian of 400 bins, jitted": timed(lambda: gradient(predictor, x).block_until_ready()),
+        f"each under vmap of {n}": {k: v / n for k, v in each.items()},
+        "terms (solar, atmospheric)": [
+            predictor.total.solar.value.shape[-1],
+            predictor.total.atmospheric.value.shape[-1],
+        ],
+    }
+
+
 def predictions(inputs, quick):
     naive = numpy_matrix(inputs)
     out = {"response matrix, numpy, vacuum, 9 cores": timed(lambda: naive(P))}
@@ -85,25 +108,7 @@ def predictions(inputs, quick):
         matter = HarmonicPredictor.build(inputs, windows=windows)
         both = {}
         for label, predictor, p in (("vacuum", vacuum, VACUUM), ("matter", matter, P)):
-            compiled = CompiledHarmonic(predictor, BINS)
-            assert np.allclose(compiled(p), np.asarray(harmonic_module._predict(predictor, p))[BINS], rtol=1e-5)
-            x = jnp.asarray(p)
-            one = jax.jit(lambda h, q: harmonic_module._predict(h, q)[BINS])
-            gradient = jax.jit(lambda h, q: jax.jacfwd(lambda z: harmonic_module._predict(h, z)[BINS])(q)[:, :4])
-            many = jax.jit(jax.vmap(lambda h, q: harmonic_module._predict(h, q)[BINS], (None, 0)))
-            n = 500
-            batch = jnp.asarray(np.repeat(p[None], n, axis=0))
-            each = timed(lambda: many(predictor, batch).block_until_ready(), repeat=5)
-            both[label] = {
-                "compiled scalar path": timed(lambda: compiled(p)),
-                "one jitted call": timed(lambda: one(predictor, x).block_until_ready()),
-                "jacobian of 400 bins, jitted": timed(lambda: gradient(predictor, x).block_until_ready()),
-                f"each under vmap of {n}": {k: v / n for k, v in each.items()},
-                "terms (solar, atmospheric)": [
-                    predictor.total.solar.value.shape[-1],
-                    predictor.total.atmospheric.value.shape[-1],
-                ],
-            }
+            both[label] = harmonic(predictor, p)
         out[f"harmonic, ±{sigma}σ of PDG 2022"] = both
     exact = jax.jit(lambda m, q: matrix_predict(m, q)[BINS])
     out["response matrix, jitted, matter"] = timed(lambda: exact(matrix, jnp.asarray(P)).block_until_ready())

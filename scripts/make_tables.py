@@ -73,7 +73,8 @@ def nonlinearity() -> None:
     write(
         "positron_nonlinearity.csv",
         [
-            "Positron non-linearity E_vis / E_dep against E_dep (kinetic energy + 2 x 511 keV), nominal and pull curves.",
+            "Positron non-linearity E_vis / E_dep against E_dep (kinetic energy + 2 x 511 keV), "
+            "nominal and pull curves.",
             f"Source: {RELEASE}, detector_lsnl_curves, thinned; described in NIM A 940, 230 (2019).",
         ],
         ["e_dep_MeV", "nominal", "pull1", "pull2", "pull3", "pull4"],
@@ -117,15 +118,25 @@ def daya_bay_shape() -> None:
         centre.append(np.trapezoid(e * y, e) / np.trapezoid(y, e))
         ratio.append(value * (high - low) / np.trapezoid(y, e))
     source = [
-        "Source: F. P. An et al. (Daya Bay), unfolded total IBD yield (ancillary file), over Huber-Mueller x Vogel-Beacom",
+        "Source: F. P. An et al. (Daya Bay), unfolded total IBD yield (ancillary file), "
+        "over Huber-Mueller x Vogel-Beacom",
         "at the fission fractions 0.564 : 0.076 : 0.304 : 0.056 of that measurement (scripts/make_tables.py).",
     ]
-    write("daya_bay_shape.csv", ["Reactor spectrum, bump and yield: measured over model.", *source], ["e_nu_MeV", "ratio"],
-          np.column_stack([centre, ratio]))  # fmt: skip
+    write(
+        "daya_bay_shape.csv",
+        ["Reactor spectrum, bump and yield: measured over model.", *source],
+        ["e_nu_MeV", "ratio"],
+        np.column_stack([centre, ratio]),
+    )
     prompt = np.array(centre) - 0.7823
     relative = DAYA_BAY_TOTAL[:, 3] / DAYA_BAY_TOTAL[:, 2]
-    write("daya_bay_shape_error.csv", ["Relative error of the unfolded Daya Bay spectrum against prompt energy (E_nu - 0.782 MeV).", source[0]],
-          ["e_MeV", "relative"], np.column_stack([prompt, relative]))  # fmt: skip
+    title = "Relative error of the unfolded Daya Bay spectrum against prompt energy (E_nu - 0.782 MeV)."
+    write(
+        "daya_bay_shape_error.csv",
+        [title, source[0]],
+        ["e_MeV", "relative"],
+        np.column_stack([prompt, relative]),
+    )
 
 
 def tao() -> None:

@@ -114,6 +114,12 @@ def test_predict_build_and_show(capsys, small_toml, tmp_path):
     assert (tmp_path / "m" / "weights.safetensors").is_file()
     assert json.loads((tmp_path / "m" / "model.json").read_text())["kind"] == "harmonic"
     assert "mixing angles unbounded" in out
+    folder = ("--predictor", tmp_path / "m", "--no-contour")
+    code, out, _ = fit(capsys, "--experiment", small_toml, "--asimov", *folder)
+    assert code == 0
+    code, _, err = fit(capsys, "--experiment", small_toml, "--asimov", "--exposure-days", 7, *folder)
+    assert code == 2
+    assert "built for 'small' with other flux, exposure or response" in err
     code, out, _ = call(capsys, "predict", "show", "--experiment", small_toml, "--exposure-days", 100)
     assert code == 0
     assert "per full-power day" in out

@@ -48,7 +48,7 @@ def fit_spectrum(
     exposure_years: float | None = None,
     exposure_days: float | None = None,
     ordering: Literal["normal", "inverted"] = "normal",
-    predictor: Literal["harmonic", "matrix"] = "harmonic",
+    predictor: str = "harmonic",
     statistic: Literal["cnp", "poisson", "pearson", "neyman"] | None = None,
     flux: Literal["huber-mueller", "daya-bay", "release"] | None = None,
     energy: Literal["visible", "true"] | None = None,
@@ -56,7 +56,7 @@ def fit_spectrum(
     minos: Annotated[bool, Parameter(negative="")] = False,
     contour: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     no_contour: Annotated[bool, Parameter(negative="")] = False,
-    contour_points: int = 21,
+    contour_points: int = 13,
     no_compare: Annotated[bool, Parameter(negative="")] = False,
     no_pictures: Annotated[bool, Parameter(negative="")] = False,
     blind: Annotated[bool, Parameter(negative="")] = False,
@@ -86,7 +86,7 @@ def fit_spectrum(
     ordering
         Mass ordering.
     predictor
-        How the signal is computed.
+        How the signal is computed: harmonic, matrix, or a folder made by "nuebar predict build".
     statistic
         Cost function; the experiment's own by default.
     flux
@@ -153,7 +153,7 @@ def predict_show(
     inputs: Path | None = None,
     exposure_years: float | None = None,
     exposure_days: float | None = None,
-    predictor: Literal["harmonic", "matrix"] = "harmonic",
+    predictor: str = "harmonic",
     out: Path | None = None,
     debug: Debug = False,
 ) -> int:

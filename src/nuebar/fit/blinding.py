@@ -46,6 +46,4 @@ def blinded(result: FitResult, shift: dict[str, float]) -> FitResult:
         "dm2_32_eV2": v["dm2_31_eV2"] - v["dm2_21_eV2"],
         "dm2_ee_eV2": v["dm2_31_eV2"] - v["sin2_th12"] * v["dm2_21_eV2"],
     }
-    return replace(
-        moved, derived={n: (derived[n], e) for n, (_, e) in result.derived.items() if n in derived}
-    )
+    return replace(moved, derived={n: (derived[n], e) for n, (_, e) in result.derived.items() if n in derived})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -29,7 +30,8 @@ from nuebar.stats.minimise import Minimum, Problem, minimise
 
 __all__ = ["SpectrumFit", "impacts", "inverted_start"]
 
-COSTS: Mapping[str, type[Cost]] = {
+# Any: a cost converts whatever array it gets, which the type of its field does not say.
+COSTS: Mapping[str, Callable[[Any], Cost]] = {
     "cnp": NeymanPearsonCost,
     "poisson": PoissonCost,
     "pearson": PearsonCost,
@@ -66,10 +68,10 @@ class SpectrumFit:
             raise NuebarError(f"expected {bins} counts, one per bin, got shape {np.shape(self.counts)}")
 
     @classmethod
-    def asimov(cls, model: SpectrumModel, parameters: ParameterSet, **options: object) -> SpectrumFit:
+    def asimov(cls, model: SpectrumModel, parameters: ParameterSet, **options: Any) -> SpectrumFit:
         """A fit to the expected counts at the nominal parameters."""
         expected, _ = model(model.vector(parameters.nominal()))
-        return cls(model, parameters, np.asarray(expected), **options)  # type: ignore[arg-type]
+        return cls(model, parameters, np.asarray(expected), **options)
 
     def problem(self) -> Problem:
         """The cost: the spectrum plus a pull term for every prior of a free parameter."""
@@ -85,8 +87,8 @@ class SpectrumFit:
         if pulled:
             names = self.parameters.names
             term = term + GaussianPulls(
-                [self.parameters[n].value for n in pulled],
-                sigmas=[self.parameters[n].sigma for n in pulled],
+                np.array([self.parameters[n].value for n in pulled]),
+                sigmas=np.array([self.parameters[n].sigma for n in pulled]),
                 indices=[names.index(n) for n in pulled],
             )
         return Problem(term)
@@ -122,10 +124,10 @@ class SpectrumFit:
             p.known(name)
         return minimise(
             problem or self.problem(),
-            [values[n] for n in p],
+            np.array([values[n] for n in p]),
             names=p.names,
-            lower=[-np.inf if q.bounds[0] is None else q.bounds[0] for q in p.values()],
-            upper=[np.inf if q.bounds[1] is None else q.bounds[1] for q in p.values()],
+            lower=np.array([-np.inf if q.bounds[0] is None else q.bounds[0] for q in p.values()]),
+            upper=np.array([np.inf if q.bounds[1] is None else q.bounds[1] for q in p.values()]),
             fixed=[n for n in p if p[n].fixed],
             errors="minos" if minos else "hesse",
             minos=minos,

@@ -59,7 +59,7 @@ class FitJob:
         exposure_years: Exposure in years of the experiment's ``days_per_year``.
         exposure_days: Exposure in days.
         ordering: "normal" or "inverted".
-        predictor: "harmonic" or "matrix".
+        predictor: "harmonic", "matrix" or the folder of a harmonic predictor.
         statistic: Replaces the experiment's.
         flux: One of :data:`FLUXES`; replaces the experiment's.
         energy: "visible" or "true"; replaces the experiment's.
@@ -88,7 +88,7 @@ class FitJob:
     fix: tuple[str, ...] = ()
     minos: bool = False
     contour: tuple[str, ...] = ("sin2_th12", "dm2_21_eV2")
-    contour_points: int = 21
+    contour_points: int = 13
     compare: bool = True
     blind: bool = False
     unblind: bool = False
@@ -202,10 +202,11 @@ def compare_fluxes(
     """Fit the same data with every flux model and both energy scales."""
     rows = []
     total = len(FLUXES) * len(ENERGIES)
+    kind = "matrix" if job.predictor == "matrix" else "harmonic"  # a folder holds one flux only
     for energy in ENERGIES:
         for flux in FLUXES:
             changed = override(experiment, {**FLUXES[flux], **ENERGIES[energy]})
-            model, parameters = build_model(changed, predictor=job.predictor, release=release)
+            model, parameters = build_model(changed, predictor=kind, release=release)
             fit = _fit(job, changed, model, _ordered(job, parameters), release.counts.astype(float))
             rows.append(FluxRow(flux, energy, fit.run()))
             if progress is not None:
@@ -223,7 +224,6 @@ def _check(job: FitJob) -> None:
         raise NuebarError("give --blind or --unblind, not both")
     for name, value, known in (
         ("--ordering", job.ordering, ("normal", "inverted")),
-        ("--predictor", job.predictor, ("harmonic", "matrix")),
         ("--flux", job.flux, (None, *FLUXES)),
         ("--energy", job.energy, (None, *ENERGIES)),
     ):
@@ -263,8 +263,8 @@ def _prepare(
     """The fit and whether its counts are simulated."""
     model, parameters = build_model(experiment, predictor=job.predictor, release=release, inputs=inputs)
     if job.asimov:
-        counts, _ = model(model.vector(parameters.nominal()))
-        return _fit(job, experiment, model, _ordered(job, parameters), np.asarray(counts)), True
+        expected, _ = model(model.vector(parameters.nominal()))
+        return _fit(job, experiment, model, _ordered(job, parameters), np.asarray(expected)), True
     edges = np.array(model.edges_MeV)
     if job.data is not None:
         histogram = read_spectrum(job.data)

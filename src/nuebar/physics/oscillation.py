@@ -162,7 +162,7 @@ def _secular(delta: Array, a: Array, w1: Array, w2: Array, w3: Array, d2: Array,
 @_atmospheric_shift.defjvp
 def _atmospheric_shift_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     delta = _atmospheric_shift(*primals)
-    a, w1, w2, w3, d2, d3 = primals
+    a, w1, w2, _, d2, d3 = primals
     lam = d3 + delta
     slope = 1.0 + a * (w1 * d3 / lam**2 + w2 * (d3 - d2) / (lam - d2) ** 2)
     _, moved = jax.jvp(lambda *p: _secular(delta, *p), primals, tangents)
@@ -197,9 +197,7 @@ def matter(
     """
     e_nu = jnp.asarray(e_nu_MeV)
     potential = POTENTIAL_eV2_per_MeV * electrons_per_nucleon * jnp.asarray(density_g_cm3) * e_nu
-    m = eigensystem(
-        potential, sin2_th12=sin2_th12, sin2_th13=sin2_th13, dm2_21_eV2=dm2_21_eV2, dm2_31_eV2=dm2_31_eV2
-    )
+    m = eigensystem(potential, sin2_th12=sin2_th12, sin2_th13=sin2_th13, dm2_21_eV2=dm2_21_eV2, dm2_31_eV2=dm2_31_eV2)
     phase = PHASE_per_eV2_km_MeV * jnp.asarray(baseline_km) / e_nu
     loss = m.w1 * m.w2 * jnp.sin(phase * m.dm2_21) ** 2
     loss += m.w3 * (m.w1 * jnp.sin(phase * m.dm2_31) ** 2 + m.w2 * jnp.sin(phase * m.dm2_32) ** 2)

@@ -30,7 +30,9 @@ class BatchHarmonic:
 
     def __init__(self, predictor: HarmonicPredictor, bins: slice | None = None) -> None:
         if predictor.matter:
-            raise NuebarError("the batch predictor needs a vacuum predictor: HarmonicPredictor.build(..., matter=False)")
+            raise NuebarError(
+                "the batch predictor needs a vacuum predictor: HarmonicPredictor.build(..., matter=False)"
+            )
         chosen = bins or slice(None)
         total = predictor.total
         rows = [np.asarray(total.flat)[chosen][None]]
@@ -73,7 +75,10 @@ class BatchHarmonic:
         w = self.predictor.windows
         splittings = (p[:, 2], np.abs(p[:, 3]), np.abs(p[:, 3] - p[:, 2]))
         for name, values, window in zip(
-            ("dm2_21_eV2", "|dm2_31_eV2|", "|dm2_32_eV2|"), splittings, (w.solar, w.atmospheric, w.atmospheric), strict=True
+            ("dm2_21_eV2", "|dm2_31_eV2|", "|dm2_32_eV2|"),
+            splittings,
+            (w.solar, w.atmospheric, w.atmospheric),
+            strict=True,
         ):
             if values.size and (values.min() < window[0] or values.max() > window[1]):
                 raise NuebarError(

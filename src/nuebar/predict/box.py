@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,36 @@ from jax.typing import ArrayLike
 from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION
 
-__all__ = ["PHYSICS", "Box", "check_inside", "check_parameters", "physics_vector"]
+__all__ = ["PHYSICS", "Box", "Provenance", "check_inside", "check_parameters", "physics_vector"]
 
 PHYSICS = (*OSCILLATION, "matter_density_g_cm3")
 
 Box = Mapping[str, tuple[float, float]]
+
+
+class Provenance(Mapping[str, str]):
+    """What a predictor was built from. It is no part of a compiled program: any two compare equal."""
+
+    def __init__(self, entries: Mapping[str, str]):
+        self._entries = dict(entries)
+
+    def __getitem__(self, key: str) -> str:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Provenance)
+
+    def __hash__(self) -> int:
+        return hash(Provenance)
+
+    def __repr__(self) -> str:
+        return f"Provenance({self._entries})"
 
 
 def check_inside(parameters: Mapping[str, object], box: Box, predictor: str) -> None:
@@ -47,9 +72,7 @@ def physics_vector(parameters: Mapping[str, ArrayLike]) -> Array:
     return jnp.stack([jnp.asarray(parameters.get(n, 0.0), float) for n in PHYSICS])
 
 
-def check_parameters(
-    parameters: Mapping[str, object], known: tuple[str, ...], required: tuple[str, ...]
-) -> None:
+def check_parameters(parameters: Mapping[str, object], known: tuple[str, ...], required: tuple[str, ...]) -> None:
     """Refuse unknown, missing or non-finite parameters, by name."""
     for name in required:
         if name not in parameters:

@@ -1,7 +1,8 @@
 """The harmonic predictor compiled for one spectrum at a time (numba): microseconds, without a dispatch.
 
 Every bin sums its Chebyshev series only as far as its own coefficients reach. In matter the two atmospheric
-splittings are summed together, so that the tables are read once. For gradients and batches use the JAX form; this one is for scans and samplers that call one by one.
+splittings are summed together, so that the tables are read once. For gradients and batches use the JAX form; this
+one is for scans and samplers that call one by one.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from scipy.fft import dct
 
 from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import Eigensystem, PHASE_per_eV2_km_MeV, POTENTIAL_eV2_per_MeV, eigensystem
-from nuebar.predict.box import PHYSICS, Box, check_inside, check_parameters, physics_vector
+from nuebar.predict.box import PHYSICS, Box, Provenance, check_inside, check_parameters, physics_vector
 from nuebar.predict.signal import SignalInputs
 from nuebar.predict.smooth import with_cached_derivatives
 
@@ -114,7 +114,7 @@ class HarmonicPredictor(eqx.Module):
         windows: Ranges of the mass splittings.
         matter: Whether the tables hold what matter needs.
         core_names: Names of the cores that can be told apart; empty if they were only summed.
-        provenance: Pairs that say what it was built from.
+        provenance: What it was built from.
         total: Sums over all cores.
         cores: Sums of single cores in groups of about equal baseline, for power pulls: with fewer digits and
             without the moments, since they enter as small relative changes.
@@ -125,7 +125,7 @@ class HarmonicPredictor(eqx.Module):
     matter: bool = eqx.field(static=True)
     core_names: tuple[str, ...] = eqx.field(static=True)
     core_order: tuple[int, ...] = eqx.field(static=True)
-    provenance: tuple[tuple[str, str], ...] = eqx.field(static=True)
+    provenance: Provenance = eqx.field(static=True)
     electrons_per_nucleon: float = eqx.field(static=True)
     energy_nodes_MeV: Array
     to_bins: Array
@@ -166,7 +166,7 @@ class HarmonicPredictor(eqx.Module):
             matter=matter,
             core_names=inputs.core_names if cores else (),
             core_order=tuple(int(k) for k in order),
-            provenance=(("predictor", "harmonic"), *inputs.provenance.items()),
+            provenance=Provenance({"predictor": "harmonic", **inputs.provenance}),
             electrons_per_nucleon=inputs.electrons_per_nucleon,
             energy_nodes_MeV=jax.device_put(nodes),
             to_bins=jax.device_put(to_bins),
@@ -216,7 +216,7 @@ class HarmonicPredictor(eqx.Module):
         self.check(parameters)
         return _predict(self, physics_vector(parameters))
 
-    def channels(self, p: Array) -> Array:
+    def channels(self, p: ArrayLike) -> Array:
         """Counts of all cores together (row 0) and of each core, shape ``(1 + cores, bins)``.
 
         Args:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from nuebar.parameters import OSCILLATION
 from nuebar.physics import oscillation
-from nuebar.predict.box import PHYSICS, Box, check_parameters, physics_vector
+from nuebar.predict.box import PHYSICS, Box, Provenance, check_parameters, physics_vector
 from nuebar.predict.signal import SignalInputs
 from nuebar.predict.smooth import with_cached_derivatives
 
@@ -26,12 +26,12 @@ class MatrixPredictor(eqx.Module):
     Attributes:
         edges_MeV: Bins of reconstructed energy, ``bins + 1`` numbers.
         core_names: Names of the cores.
-        provenance: Pairs that say what it was built from.
+        provenance: What it was built from.
     """
 
     edges_MeV: tuple[float, ...] = eqx.field(static=True)
     core_names: tuple[str, ...] = eqx.field(static=True)
-    provenance: tuple[tuple[str, str], ...] = eqx.field(static=True)
+    provenance: Provenance = eqx.field(static=True)
     electrons_per_nucleon: float = eqx.field(static=True)
     e_nu_MeV: Array
     baseline_km: Array
@@ -48,7 +48,7 @@ class MatrixPredictor(eqx.Module):
         return cls(
             edges_MeV=tuple(float(e) for e in inputs.edges_MeV),
             core_names=inputs.core_names,
-            provenance=(("predictor", "matrix"), *inputs.provenance.items()),
+            provenance=Provenance({"predictor": "matrix", **inputs.provenance}),
             electrons_per_nucleon=inputs.electrons_per_nucleon,
             e_nu_MeV=jnp.asarray(inputs.e_nu_MeV),
             baseline_km=jnp.asarray(inputs.baseline_km),
@@ -88,7 +88,7 @@ class MatrixPredictor(eqx.Module):
         check_parameters(parameters, self.parameter_names, OSCILLATION)
         return _predict(self, physics_vector(parameters))
 
-    def channels(self, p: Array) -> Array:
+    def channels(self, p: ArrayLike) -> Array:
         """Counts of all cores together (row 0) and of each core, shape ``(1 + cores, bins)``.
 
         Args:

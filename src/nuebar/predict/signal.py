@@ -6,8 +6,10 @@ and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -101,10 +103,7 @@ def fine_edges(edges_MeV: Array, width_MeV: float, padding: int = PADDING) -> Ar
         Fine edges that contain every analysis edge.
     """
     edges = np.asarray(edges_MeV, dtype=float)
-    parts = [
-        np.linspace(a, b, max(1, int(np.ceil((b - a) / width_MeV - 1e-9))) + 1)[:-1]
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    parts = [np.linspace(a, b, max(1, int(np.ceil((b - a) / width_MeV - 1e-9))) + 1)[:-1] for a, b in pairwise(edges)]
     inner = np.concatenate([*parts, edges[-1:]])
     low, high = inner[1] - inner[0], inner[-1] - inner[-2]
     steps = np.arange(1, padding + 1)
@@ -250,8 +249,18 @@ def signal_inputs(
             if inputs is not None
             else f"{experiment.reactor.spectrum}, {experiment.reactor.shape}",
             "nonlinearity": experiment.response.nonlinearity,
+            "fingerprint": _fingerprint(e_nu, anchor * events, response),
         },
     )
+
+
+def _fingerprint(*arrays: Array) -> str:
+    """A short hash of what a predictor is made of, so that tables on disk are not used for another experiment."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        # To nine digits: the same inputs on another processor may differ in the last bits.
+        digest.update(np.char.mod("%.9e", array[..., :: max(1, array.shape[-1] // 97)]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- reactors
@@ -324,7 +333,8 @@ def _shape(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> 
         mix = {"U235": 0.564, "U238": 0.076, "Pu239": 0.304, "Pu241": 0.056}
         total = sum(f * np.interp(e_nu, *_xy(inputs.isotope_spectra[i])) for i, f in mix.items())
         return np.interp(e_nu, *_xy(inputs.dayabay_spectrum)) / total
-    return np.interp(e_nu, *_columns(experiment, experiment.reactor.shape, ("e_nu_MeV", "ratio")))
+    grid, ratio = _columns(experiment, experiment.reactor.shape, ("e_nu_MeV", "ratio"))
+    return np.interp(e_nu, grid, ratio)
 
 
 def _flux(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> tuple[Array, dict[str, Array]]:
@@ -349,7 +359,7 @@ def _flux(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> t
 
 
 def _energy_share(experiment: Experiment, k: int) -> Array:
-    """D ln⟨E per fission⟩ / d ln f_k of each core: a larger fraction takes its share of a fixed thermal power."""
+    """Derivative d ln⟨E per fission⟩ / d ln f_k of each core: a larger fraction takes its share of a fixed thermal power."""
     r = experiment.reactor
     out = []
     for core in r.cores:
@@ -373,7 +383,8 @@ def _corrections(experiment: Experiment, e_nu: Array, inputs: CommonInputs | Non
         if inputs is not None:
             spent = np.interp(e_nu, *_xy(inputs.spent_fuel_ratio), right=0.0)
         else:
-            spent = np.interp(e_nu, *_columns(experiment, r.spent_fuel, ("e_nu_MeV", "ratio")), right=0.0)
+            grid, ratio = _columns(experiment, r.spent_fuel, ("e_nu_MeV", "ratio"))
+            spent = np.interp(e_nu, grid, ratio, right=0.0)
     return noneq, spent
 
 

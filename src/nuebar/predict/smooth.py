@@ -13,13 +13,14 @@ from typing import Any
 
 import jax
 from jax import Array
+from jax.typing import ArrayLike
 
 __all__ = ["with_cached_derivatives"]
 
 Function = Callable[[Any, Array], Array]
 
 
-def with_cached_derivatives(function: Function) -> Function:
+def with_cached_derivatives(function: Function) -> Callable[[Any, ArrayLike], Array]:
     """Wrap f(constants, p) so that its first and second derivatives in p are each evaluated once.
 
     Derivatives with respect to ``constants`` (the tables of a predictor) are zero by construction.

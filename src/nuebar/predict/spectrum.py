@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from nuebar.config import Experiment
 from nuebar.errors import NuebarError
@@ -22,6 +24,7 @@ from nuebar.predict.harmonic import HarmonicPredictor, Windows
 from nuebar.predict.matrix import MatrixPredictor
 from nuebar.predict.signal import SignalInputs, signal_inputs
 from nuebar.predict.stencil import Stencil
+from nuebar.predict.store import load_harmonic
 
 __all__ = ["Predictor", "SpectrumModel", "build_model", "rebin"]
 
@@ -62,7 +65,7 @@ class SpectrumModel(eqx.Module):
     signal_shape: Array
     background_shape: Array
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(self, x: ArrayLike) -> tuple[Array, Array]:
         """Expected counts and extra variance per bin, shape ``(bins,)`` each."""
         return _evaluate(self, x)[:2]
 
@@ -153,7 +156,7 @@ def build_model(
 
     Args:
         experiment: What to predict.
-        predictor: ``"harmonic"`` or ``"matrix"``.
+        predictor: ``"harmonic"``, ``"matrix"``, or the folder of a harmonic predictor built before.
         release: A release of data (curves, background shapes, un-oscillated spectrum), as the experiment says.
         inputs: JUNO's common inputs, which replace the embedded ones.
         windows: Ranges of the mass splittings for the harmonic predictor.
@@ -166,8 +169,12 @@ def build_model(
         signal: Predictor = HarmonicPredictor.build(arrays, windows=windows, cores=experiment.systematics.core > 0)
     elif predictor == "matrix":
         signal = MatrixPredictor.build(arrays)
+    elif (Path(predictor) / "model.json").is_file():
+        signal = _stored(predictor, arrays)
     else:
-        raise NuebarError(f"unknown predictor {predictor!r}; expected 'harmonic' or 'matrix'")
+        raise NuebarError(
+            f"unknown predictor {predictor!r}; expected 'harmonic', 'matrix' or a folder made by 'nuebar predict build'"
+        )
     parameters = _parameters(experiment, arrays, signal)
     edges = np.array(experiment.binning.edges())
     counts = np.array(
@@ -201,6 +208,18 @@ def build_model(
     if release is not None and experiment.release.unoscillated:
         model = _rescaled(model, release, edges)
     return model, parameters
+
+
+def _stored(folder: str, arrays: SignalInputs) -> HarmonicPredictor:
+    """A predictor from disk, refused if it was built from another experiment, exposure or response."""
+    predictor = load_harmonic(folder)
+    built, wanted = predictor.provenance.get("fingerprint"), arrays.provenance["fingerprint"]
+    if built != wanted:
+        raise NuebarError(
+            f"{folder}: this predictor was built for {predictor.provenance.get('experiment')!r} with other flux, exposure "
+            f"or response (fingerprint {built}, the experiment's is {wanted}); build it again"
+        )
+    return predictor
 
 
 def rebin(histogram: Histogram, edges_MeV: np.ndarray) -> np.ndarray:
@@ -258,8 +277,8 @@ def _parameters(experiment: Experiment, arrays: SignalInputs, predictor: Predict
     if s.nonlinearity and arrays.nonlinearity is not None:
         for k in range(len(arrays.nonlinearity.pulls)):
             pull(f"nonlinearity_{k + 1}", 1.0)
-    for k, width in zip("abc", s.resolution, strict=False):
-        pull(f"resolution_{k}", width)
+    for letter, width in zip("abc", s.resolution, strict=False):
+        pull(f"resolution_{letter}", width)
     for b in experiment.backgrounds:
         out.append(Parameter(f"bkg_{b.name}", 0.0, b.rate_sigma or None, fixed=b.rate_sigma == 0))
         pull(f"slope_{b.name}", b.slope_sigma)
@@ -351,6 +370,7 @@ def _signal_shape(experiment: Experiment, fine_edges: np.ndarray, inputs: Common
         tao = inputs.shape_uncertainties["tao"]
         relative = np.interp(centre, 0.5 * (tao.edges[1:] + tao.edges[:-1]), tao.counts)
     else:
-        relative = np.interp(centre, *read_table(experiment.table(s.spectrum_shape), ("e_MeV", "relative")))
+        energy, error = read_table(experiment.table(s.spectrum_shape), ("e_MeV", "relative"))
+        relative = np.interp(centre, energy, error)
     # Uncorrelated between bins of the reference width: narrower bins fluctuate more.
     return relative * np.sqrt(s.spectrum_shape_width_MeV / np.diff(fine_edges))

@@ -39,9 +39,7 @@ def finite_difference_weights(at: float, points: np.ndarray, orders: int) -> np.
     h = points - at
     scale = np.abs(h).max()
     powers = np.vander(h / scale, len(points), increasing=True).T
-    right = (
-        np.eye(len(points))[:, :orders] * np.cumprod([1.0, *range(1, orders)]) / scale ** np.arange(orders)
-    )
+    right = np.eye(len(points))[:, :orders] * np.cumprod([1.0, *range(1, orders)]) / scale ** np.arange(orders)
     return np.linalg.solve(powers, right).T
 
 

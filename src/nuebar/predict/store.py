@@ -13,6 +13,7 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.io.models import load_model, save_model
 from nuebar.io.results import versions
+from nuebar.predict.box import Provenance
 from nuebar.predict.harmonic import HarmonicPredictor, Series, Sums, Windows
 
 __all__ = ["load_harmonic", "save_harmonic"]
@@ -80,7 +81,7 @@ def load_harmonic(folder: str | os.PathLike[str]) -> HarmonicPredictor:
             matter=bool(d["matter"]),
             core_names=tuple(str(n) for n in d["core_names"]),
             core_order=tuple(int(k) for k in d["core_order"]),
-            provenance=tuple((str(k), str(v)) for k, v in d["provenance"].items()),
+            provenance=Provenance({str(k): str(v) for k, v in d["provenance"].items()}),
             electrons_per_nucleon=float(d["electrons_per_nucleon"]),
             energy_nodes_MeV=jnp.asarray(arrays["energy_nodes_MeV"]),
             to_bins=jnp.asarray(arrays["to_bins"]),
@@ -90,7 +91,8 @@ def load_harmonic(folder: str | os.PathLike[str]) -> HarmonicPredictor:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NuebarError(
-            f"{folder}: the description of the predictor is incomplete ({type(error).__name__}: {error}); build it again"
+            f"{folder}: the description of the predictor is incomplete ({type(error).__name__}: {error}); "
+            "build it again"
         ) from error
 
 

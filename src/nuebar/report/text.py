@@ -63,8 +63,8 @@ def rates_table(shown: Prediction) -> str:
     flat = float(shown.unoscillated.sum())
     lines += [
         "",
-        f"without oscillation: {flat / full:.2f} selected and {flat / full / e.target.efficiency:.2f} before efficiency "
-        "per full-power day",
+        f"without oscillation: {flat / full:.2f} selected and {flat / full / e.target.efficiency:.2f} before "
+        "efficiency per full-power day",
         "",
         f"{'background':20s} {'per day':>10s} {'events':>10s}",
     ]

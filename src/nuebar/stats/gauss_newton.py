@@ -21,8 +21,8 @@ from nuebar.stats.likelihood import require_x64
 
 __all__ = ["GaussNewtonResult", "descend", "gauss_newton", "quadratic_model"]
 
-_RIDGE = 1e-13
-"""Lowest stiffness of a direction, relative: along a degenerate one rounding must not give a long step."""
+_RIDGE = 1e-12
+"""Stiffness added to every direction, relative: along a degenerate one rounding must not give a long step."""
 
 _DAMPING_START, _DAMPING_LOWEST, _DAMPING_HIGHEST = 1e-4, 1e-12, 1e14
 
@@ -128,15 +128,16 @@ def descend(
 class _Point(NamedTuple):
     """State of the descent: a point with its quadratic model, cost ≈ c + 2 gᵀd + dᵀA d.
 
-    `directions` D and `stiffness` w diagonalise A over the parameters that may move: D diag(1/w) Dᵀ = A⁻¹.
+    `scaled` is A in units where its diagonal is one, `scale` those units (Moré's scaling); for parameters that
+    do not move, held or without effect, the scale is zero and their part of `scaled` the unit matrix.
     """
 
     x: Any
     cost: Any
     normal: Any
     slope: Any
-    directions: Any
-    stiffness: Any
+    scale: Any
+    scaled: Any
     edm: Any
     damping: Any
     n_iterations: Any
@@ -163,13 +164,17 @@ def _nowhere(
     )
     square, vector = xp.zeros((x.size, x.size)), xp.zeros_like(x)
     infinite, damping, none = xp.asarray(xp.inf), xp.asarray(_DAMPING_START), xp.asarray(0)
-    return _Point(x, infinite, square, vector, square, vector + 1.0, infinite, damping, none - 1, none), region
+    return _Point(x, infinite, square, vector, vector, square, infinite, damping, none - 1, none), region
 
 
 def _trial(here: _Point, region: _Region, xp: Any) -> Any:
-    along = here.directions.T @ here.slope
-    step = here.directions @ (along / (here.stiffness + here.damping))
-    return xp.clip(here.x - step, region.lower, region.upper)
+    return xp.clip(here.x - _solved(here, here.slope, here.damping, xp), region.lower, region.upper)
+
+
+def _solved(here: _Point, slope: Any, damping: Any, xp: Any) -> Any:
+    """(A + damping)⁻¹ applied to a slope."""
+    stiffness = here.scaled + (damping + _RIDGE) * xp.eye(slope.size)
+    return here.scale * xp.linalg.solve(stiffness, here.scale * slope)
 
 
 def _advanced(here: _Point, x: Any, model: tuple[Any, Any, Any], region: _Region, xp: Any) -> _Point:
@@ -178,8 +183,7 @@ def _advanced(here: _Point, x: Any, model: tuple[Any, Any, Any], region: _Region
     finite = xp.isfinite(cost) & xp.all(xp.isfinite(normal)) & xp.all(xp.isfinite(slope))
     normal, slope = xp.where(finite, normal, 0.0), xp.where(finite, slope, 0.0)
     held = ~region.free | ((x <= region.lower) & (slope > 0)) | ((x >= region.upper) & (slope < 0))
-    directions, stiffness = _diagonalised(normal, held, xp)
-    edm = xp.sum((directions.T @ slope) ** 2 / stiffness)
+    scale, scaled = _scaled(normal, held, xp)
     moved = x - here.x
     promised = -(2.0 * here.slope @ moved + moved @ here.normal @ moved)
     accept = finite & (cost <= here.cost)
@@ -187,7 +191,9 @@ def _advanced(here: _Point, x: Any, model: tuple[Any, Any, Any], region: _Region
     factor = xp.where(accept, xp.where(ratio > 0.75, 0.1, xp.where(ratio > 0.25, 1.0, 4.0)), 10.0)
     damping = xp.clip(here.damping * factor, _DAMPING_LOWEST, _DAMPING_HIGHEST)
     count, refused = here.n_iterations + 1, here.n_not_finite + ~finite
-    there = _Point(x, cost, normal, slope, directions, stiffness, edm, damping, count, refused)
+    there = _Point(x, cost, normal, slope, scale, scaled, here.edm, damping, count, refused)
+    edm = slope @ _solved(there, slope, 0.0, xp)
+    there = there._replace(edm=xp.where(edm >= 0, edm, xp.inf))  # below 0: rounding has eaten the ridge
     kept = here._replace(damping=damping, n_iterations=count, n_not_finite=refused)
     return _Point(*(xp.where(accept, new, old) for new, old in zip(there, kept, strict=True)))
 
@@ -199,8 +205,8 @@ def _unfinished(here: _Point, n_iterations: int | jax.Array, tol: float | jax.Ar
 
 def _finished(end: _Point, region: _Region, tol: float | jax.Array, xp: Any) -> GaussNewtonResult:
     flat = region.free & ~(xp.diag(end.normal) > 0)
-    covariance = (end.directions / end.stiffness[None, :]) @ end.directions.T
-    covariance = covariance + xp.diag(xp.where(flat, xp.inf, 0.0))
+    inverse = xp.linalg.inv(end.scaled + _RIDGE * xp.eye(end.x.size))
+    covariance = inverse * end.scale[:, None] * end.scale[None, :] + xp.diag(xp.where(flat, xp.inf, 0.0))
     return GaussNewtonResult(end.x, end.cost, end.edm, covariance, end.n_iterations, end.n_not_finite, end.edm <= tol)
 
 
@@ -225,14 +231,9 @@ def quadratic_model(
     return r, jacobian, r @ r, jacobian.T @ jacobian, jacobian.T @ r
 
 
-def _diagonalised(normal: Any, held: Any, xp: Any) -> tuple[Any, Any]:
-    """Directions and stiffness of `_Point`, in units where A has a unit diagonal (Moré's scaling).
-
-    Rows of held and of flat parameters are zero. A damping adds to the stiffness.
-    """
+def _scaled(normal: Any, held: Any, xp: Any) -> tuple[Any, Any]:
+    """Units and scaled curvature of `_Point`."""
     diagonal = xp.diag(normal)
     out = held | (diagonal == 0)
     scale = xp.where(out, 0.0, 1.0 / xp.sqrt(xp.where(out, 1.0, diagonal)))
-    scaled = xp.where(out[:, None] | out[None, :], 0.0, normal * scale[:, None] * scale[None, :])
-    stiffness, basis = xp.linalg.eigh(scaled + xp.diag(xp.where(out, 1.0, 0.0)))
-    return basis * scale[:, None], xp.maximum(stiffness, _RIDGE)
+    return scale, normal * scale[:, None] * scale[None, :] + xp.diag(xp.where(out, 1.0, 0.0))

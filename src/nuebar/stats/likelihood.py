@@ -77,9 +77,7 @@ def _checked(values: ArrayLike, name: str, *, ndim: int = 1, rule: str = "") -> 
         except (TypeError, ValueError) as error:
             raise NuebarError(f"{name} must be an array of numbers, got {type(values).__name__}") from error
     if array.ndim != ndim or array.size == 0:
-        raise NuebarError(
-            f"{name} must be a {ndim}-dimensional array that is not empty, got shape {array.shape}"
-        )
+        raise NuebarError(f"{name} must be a {ndim}-dimensional array that is not empty, got shape {array.shape}")
     if isinstance(array, np.ndarray):
         bad = np.argwhere(~_RULES[rule](array))
         if len(bad):
@@ -97,9 +95,7 @@ def _cholesky(covariance: jax.Array, name: str) -> jax.Array:
         return jnp.linalg.cholesky(covariance)
     matrix = np.asarray(covariance)
     if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * np.abs(matrix).max()):
-        raise NuebarError(
-            f"{name} must be symmetric, got entries that differ by {np.abs(matrix - matrix.T).max():.3g}"
-        )
+        raise NuebarError(f"{name} must be symmetric, got entries that differ by {np.abs(matrix - matrix.T).max():.3g}")
     try:
         return jnp.asarray(np.linalg.cholesky(matrix))
     except np.linalg.LinAlgError as error:
@@ -162,9 +158,7 @@ class Cost(eqx.Module):
     def _extra(self, extra_variance: ArrayLike | None) -> jax.Array:
         extra = jnp.zeros_like(self.counts) if extra_variance is None else jnp.asarray(extra_variance)
         if extra.shape not in ((), self.counts.shape):
-            raise NuebarError(
-                f"extra_variance must be a scalar or have shape {self.counts.shape}, got {extra.shape}"
-            )
+            raise NuebarError(f"extra_variance must be a scalar or have shape {self.counts.shape}, got {extra.shape}")
         return extra
 
 
@@ -199,9 +193,7 @@ class PoissonCost(Cost):
 
     def _refuse(self, extra_variance: ArrayLike | None) -> None:
         if extra_variance is not None:
-            raise NuebarError(
-                "PoissonCost takes no extra variance: use NeymanPearsonCost or parameters with pulls"
-            )
+            raise NuebarError("PoissonCost takes no extra variance: use NeymanPearsonCost or parameters with pulls")
 
     def _split(
         self, mu: jax.Array, extra_variance: ArrayLike | None
@@ -257,9 +249,7 @@ class _ChiSquare(Cost):
         mu, variance, possible = self._parts(mu, extra_variance)
         return jnp.where(possible, (self.counts - mu) / jnp.sqrt(variance), jnp.inf)
 
-    def _parts(
-        self, mu: jax.Array, extra_variance: ArrayLike | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _parts(self, mu: jax.Array, extra_variance: ArrayLike | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         mu = self._expectation(mu)
         possible = ~(mu < 0)  # a NaN is not hidden as an infinity
         mu = jnp.where(possible, mu + jnp.where(self.counts > 0, 0.0, _EVENTS_TINY), 1.0)
@@ -356,9 +346,7 @@ class CovarianceCost(Cost):
         """Decorrelated residuals; see `Cost`."""
         factor = self.cholesky
         if extra_variance is not None:
-            factor = jnp.linalg.cholesky(
-                self.covariance + jnp.diag(self._extra(extra_variance) + 0.0 * self.counts)
-            )
+            factor = jnp.linalg.cholesky(self.covariance + jnp.diag(self._extra(extra_variance) + 0.0 * self.counts))
         return solve_triangular(factor, self.counts - self._expectation(mu), lower=True)
 
     def variance(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
@@ -461,15 +449,12 @@ class GaussianPulls(Term):
             self.width = _cholesky(_checked(covariance, "covariance", ndim=2), "covariance")
         else:
             raise NuebarError(
-                "GaussianPulls needs either sigmas or covariance, got "
-                + ("both" if sigmas is not None else "neither")
+                "GaussianPulls needs either sigmas or covariance, got " + ("both" if sigmas is not None else "neither")
             )
         if self.width.shape not in ((n,), (n, n)):
             raise NuebarError(f"sigmas or covariance must be for {n} centres, got shape {self.width.shape}")
         if self.indices is not None and min(self.indices, default=0) < 0:
-            raise NuebarError(
-                f"indices must be at least 0, counted from the first parameter, got {self.indices}"
-            )
+            raise NuebarError(f"indices must be at least 0, counted from the first parameter, got {self.indices}")
         if self.indices is not None and not n == len(set(self.indices)) == len(self.indices):
             raise NuebarError(f"indices must name {n} different parameters, got {self.indices}")
 
@@ -481,9 +466,7 @@ class GaussianPulls(Term):
         """The pulls at parameters `x`; see `Term`."""
         needed = self.n_data if self.indices is None else 1 + max(self.indices)
         if x.ndim != 1 or x.shape[0] < needed or (self.indices is None and x.shape[0] != needed):
-            raise NuebarError(
-                f"the pulls need a vector of {needed} parameters, got shape {x.shape}: give indices"
-            )
+            raise NuebarError(f"the pulls need a vector of {needed} parameters, got shape {x.shape}: give indices")
         pulled = x if self.indices is None else x[jnp.asarray(self.indices)]
         if self.width.ndim == 1:
             return (pulled - self.centres) / self.width

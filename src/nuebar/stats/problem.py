@@ -128,8 +128,9 @@ class Problem:
         free = np.ones(x.shape, bool) if free is None else np.asarray(free, bool)
         here = self.linearised(x)
         bending = np.zeros_like(here.normal)
-        for k in np.flatnonzero(free).tolist():
-            bending[k] = self._bending(x, here, k)
+        with np.errstate(all="ignore"):  # the caller looks for what is not finite
+            for k in np.flatnonzero(free).tolist():
+                bending[k] = self._bending(x, here, k)
         hessian = 2.0 * here.normal + bending + bending.T
         return np.where(free[:, None] & free[None, :], hessian, 0.0)
 
@@ -163,8 +164,11 @@ class Problem:
         def slope(offset: float) -> np.ndarray:
             moved = x.copy()
             moved[k] += offset * step
+            there = self._evaluate(moved)
+            if not np.isfinite(there.cost):  # beyond its domain a model may well have finite derivatives
+                return np.full_like(x, np.nan)
             # Not BLAS: its idle threads would spin against those of the compiled program.
-            return np.einsum("ij,i->j", self._evaluate(moved).jacobian, here.residuals)
+            return np.einsum("ij,i->j", there.jacobian, here.residuals)
 
         above, below = slope(1.0), slope(-1.0)
         if np.isfinite(above).all() and np.isfinite(below).all():
