@@ -87,6 +87,13 @@ def three(value):
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
+def plain(text):
+    """A round number without the zeros that only show its precision: 10.0 µs → 10 µs."""
+    digits, _, unit = text.partition(" ")
+    digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return f"{digits} {unit}".strip()
+
+
 def made_with(record):
     """One line that says when and where a measurement was made."""
     m, v = record["machine"], record["versions"]
@@ -136,14 +143,14 @@ def first_measurement(n, reference):
         f"{r['un-oscillated events of the release']:.0f} events without oscillation.",
         "### Flux models and energy scales",
         "The same data with three reactor spectra, and with the reconstructed energy taken as visible (the "
-        "non-linearity is applied) or as true (it was corrected). The result above is the pre-stated choice, "
-        "written in `experiments/juno-2025.toml` before the first fit.",
+        "non-linearity is applied) or as true (it was corrected). The result above is the choice that "
+        "`src/nuebar/experiments/juno-2025.toml` states; the others are there to be compared.",
         variants(n["flux_models"], published),
         "### Pulls",
         "(value − centre) / width of every parameter with a prior.",
         table(["parameter", "pull"], [[f"`{p}`", signed(x)] for p, x in r["pulls"].items()]),
         "### What moves the answer",
-        "The pre-stated fit with one thing changed: shift of the best value in units of the published error, and the "
+        "The stated fit with one thing changed: shift of the best value in units of the published error, and the "
         "change of χ².",
         moves(n["what_moves_the_answer"], published),
     ]
@@ -272,7 +279,7 @@ def speed(n):
         else:
             shown, median = value if isinstance(value, tuple) else (value, None)
             text = duration if isinstance(value, tuple) else three
-            aim = "" if limit is None else f"≤ {text(limit) if isinstance(value, tuple) else f'{limit:g}'}"
+            aim = "" if limit is None else f"≤ {plain(text(limit))}"
             good = "" if limit is None else "yes" if shown <= limit else "**missed**"
             rows.append([what, text(shown), "" if median is None else text(median), aim, good])
     m = n.get("a million spectra in f32", {})
@@ -429,7 +436,7 @@ def speed_row(what, value, limit, at_least):
         return [what, "not measured", ""]
     if at_least:
         return [what, f"{value:.3g}", f"≥ {limit:g}" + ("" if value >= limit else ", **missed**")]
-    return [what, duration(value[0]), f"≤ {duration(limit)}" + ("" if value[0] <= limit else ", **missed**")]
+    return [what, duration(value[0]), f"≤ {plain(duration(limit))}" + ("" if value[0] <= limit else ", **missed**")]
 
 
 def filled(readme, block):

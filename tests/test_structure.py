@@ -32,7 +32,7 @@ DOORS = {
     "mplhep": {"report/plots.py"},
     "cyclopts": {"cli.py", "commands.py"},
     "safetensors": {"io/models.py"},
-    "numba": {"predict/compiled.py"},
+    "numba": {"predict/numba_door.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -112,9 +112,7 @@ def test_poisson_mean_and_its_minos_errors(n):
 
     For n = 1 these are 0.3017 and 2.3577.
     """
-    fit = minimise(
-        Bound(PoissonCost(np.full(8, n / 8)), constant), [0.3 * n / 8 + 0.05], names=["mu"], errors="minos"
-    )
+    fit = minimise(Bound(PoissonCost(np.full(8, n / 8)), constant), [0.3 * n / 8 + 0.05], names=["mu"], errors="minos")
     ends = [-lambertw(-np.exp(-1 - 0.5 / n), branch).real for branch in (0, -1)]
     if n == 1:
         np.testing.assert_allclose(ends, [0.3017, 2.3577], atol=5e-5)
@@ -122,9 +120,7 @@ def test_poisson_mean_and_its_minos_errors(n):
     np.testing.assert_allclose(fit.value("mu") * 8, n, rtol=1e-5)
     np.testing.assert_allclose(fit.error("mu") * 8, np.sqrt(n), rtol=1e-5)
     found = fit.minos["mu"]
-    np.testing.assert_allclose(
-        fit.value("mu") + np.array([found.minus, found.plus]), np.array(ends) * n / 8, rtol=2e-3
-    )
+    np.testing.assert_allclose(fit.value("mu") + np.array([found.minus, found.plus]), np.array(ends) * n / 8, rtol=2e-3)
 
 
 @pytest.mark.parametrize("cost", [PoissonCost, NeymanPearsonCost])
@@ -141,9 +137,7 @@ def test_agrees_with_minuit_on_its_own(cost):
     np.testing.assert_allclose(fit.values / fit.errors - np.array(minuit.values), 0, atol=2e-3)
     assert fit.cost <= minuit.fval + 1e-8
     theirs = np.array(minuit.covariance)
-    np.testing.assert_allclose(
-        fit.covariance / np.outer(fit.errors, fit.errors), theirs, rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(fit.covariance / np.outer(fit.errors, fit.errors), theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_minimum_is_stationary_and_close_to_the_truth(spectrum_fit):
@@ -153,11 +147,9 @@ def test_minimum_is_stationary_and_close_to_the_truth(spectrum_fit):
     assert (np.abs(spectrum_fit.values - TRUTH) < 4 * spectrum_fit.errors).all()
     assert spectrum_fit.edm < 1e-5
     np.testing.assert_allclose(
-        spectrum_fit.covariance, 2 * np.linalg.inv(problem.hessian(spectrum_fit.values)), rtol=1e-6
+        spectrum_fit.covariance, 2 * np.linalg.inv(problem.exact_hessian(spectrum_fit.values)), rtol=1e-6
     )
-    np.testing.assert_allclose(
-        spectrum_fit.cost, np.sum(problem.residuals(spectrum_fit.values) ** 2), rtol=1e-12
-    )
+    np.testing.assert_allclose(spectrum_fit.cost, np.sum(problem.residuals(spectrum_fit.values) ** 2), rtol=1e-12)
     assert spectrum_fit.n_data == 62
     assert spectrum_fit.n_calls < 60
 
@@ -210,9 +202,7 @@ def test_second_fit_compiles_nothing():
     matrix = jnp.asarray(RNG.uniform(1, 2, (15, 3)))
 
     def fit(counts, matrix, **options):
-        term = Bound(NeymanPearsonCost(counts), Linear(matrix)) + GaussianPulls(
-            [1.0], sigmas=[3.0], indices=(0,)
-        )
+        term = Bound(NeymanPearsonCost(counts), Linear(matrix)) + GaussianPulls([1.0], sigmas=[3.0], indices=(0,))
         return minimise(term, np.ones(3), names="abc", **options)
 
     TRACES.clear()
@@ -317,6 +307,17 @@ def test_degenerate_direction_is_named():
     np.testing.assert_allclose(fit.values[0] + fit.values[1], 13 / 5, atol=1e-4)
 
 
+def only_the_product(x):
+    return jnp.exp(x[0] + x[1]) * jnp.linspace(0.5, 2.0, 9) - jnp.linspace(1.0, 3.0, 9)
+
+
+def test_bent_degenerate_direction_is_named_too():
+    """The differences in the Hessian must not make a valley floor look like a minimum."""
+    fit = minimise(Residuals(only_the_product), [0.3, 0.4], names=["a", "b"])
+    assert not fit.valid
+    assert "along a, b:" in fit.reason
+
+
 def saddle(x):
     return jnp.stack([x[0] ** 2 - 1.0, x[1]])
 
@@ -324,9 +325,7 @@ def saddle(x):
 def test_saddle_is_not_a_minimum():
     """At the start the gradient vanishes and the curvature is negative: leave it or refuse it."""
     fit = minimise(Residuals(saddle), [0.0, 0.5], names="xy")
-    assert (
-        np.isclose(abs(fit.values[0]), 1, atol=1e-3) if fit.valid else "not positive definite" in fit.reason
-    )
+    assert np.isclose(abs(fit.values[0]), 1, atol=1e-3) if fit.valid else "not positive definite" in fit.reason
 
 
 def logarithm(x):

@@ -64,7 +64,7 @@ def huber_mueller(e_nu_MeV: ArrayLike, isotope: str) -> Array:
     Returns:
         The spectrum, in the shape of ``e_nu_MeV``.
     """
-    return polynomial_spectrum(e_nu_MeV, HUBER_MUELLER[isotope])
+    return polynomial_spectrum(e_nu_MeV, jnp.asarray(HUBER_MUELLER[isotope]))
 
 
 def tabulated_spectrum(e_nu_MeV: ArrayLike, grid_MeV: ArrayLike, values: ArrayLike) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 
 from nuebar.errors import NuebarError
 from nuebar.predict.harmonic import HarmonicPredictor
+from nuebar.predict.numba_door import require_numba
 
 __all__ = ["BatchHarmonic"]
 
@@ -92,10 +93,7 @@ _COMPILED: list[Any] = []
 
 def _kernel() -> Any:
     if not _COMPILED:
-        try:
-            import numba
-        except ImportError as error:
-            raise NuebarError("the batch predictor needs numba: pip install 'nuebar[fast]'") from error
+        numba = require_numba()
         _fill.__globals__["prange"] = numba.prange
         _COMPILED.append(numba.njit(parallel=True, error_model="numpy", fastmath={"contract"})(_fill))
     return _COMPILED[0]

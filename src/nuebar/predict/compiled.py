@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import POTENTIAL_eV2_per_MeV
 from nuebar.predict.box import PHYSICS, Box, check_parameters
 from nuebar.predict.harmonic import HarmonicPredictor, Series
+from nuebar.predict.numba_door import require_numba
 
 __all__ = ["CompiledHarmonic"]
 
@@ -105,10 +105,7 @@ _COMPILED: list[Any] = []
 def _kernels() -> tuple[Any, Any]:
     """Compile once, at first use; numba is an optional dependency."""
     if not _COMPILED:
-        try:
-            import numba
-        except ImportError as error:
-            raise NuebarError("the compiled predictor needs numba: pip install 'nuebar[fast]'") from error
+        numba = require_numba()
         jit = numba.njit(error_model="numpy", fastmath={"contract", "reassoc"})
         names = ("_polynomials", "_polynomial", "_mixing")
         globals().update({name: jit(globals()[name]) for name in names})

@@ -359,7 +359,7 @@ def _flux(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -> t
 
 
 def _energy_share(experiment: Experiment, k: int) -> Array:
-    """Derivative d ln⟨E per fission⟩ / d ln f_k of each core: a larger fraction takes its share of a fixed thermal power."""
+    """Slope d ln⟨E per fission⟩ / d ln f_k of each core: a larger fraction takes its share of the thermal power."""
     r = experiment.reactor
     out = []
     for core in r.cores:

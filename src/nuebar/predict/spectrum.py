@@ -216,8 +216,8 @@ def _stored(folder: str, arrays: SignalInputs) -> HarmonicPredictor:
     built, wanted = predictor.provenance.get("fingerprint"), arrays.provenance["fingerprint"]
     if built != wanted:
         raise NuebarError(
-            f"{folder}: this predictor was built for {predictor.provenance.get('experiment')!r} with other flux, exposure "
-            f"or response (fingerprint {built}, the experiment's is {wanted}); build it again"
+            f"{folder}: this predictor was built for {predictor.provenance.get('experiment')!r} with other flux, "
+            f"exposure or response (fingerprint {built}, the experiment's is {wanted}); build it again"
         )
     return predictor
 
@@ -342,7 +342,9 @@ def _shape(experiment: Experiment, background: Any, edges: np.ndarray, arrays: S
             f"{unknown[0]!r}; expected one of {', '.join(SHAPES)} or a path of a histogram"
         )
     a, b, c = experiment.response.resolution
-    total = sum(w * np.asarray(SHAPES[n](edges, (a, b, c))) for n, w in weights.items())
+    # The shapes are in deposited energy; the positron curve is what the reconstructed energy knows.
+    response = None if arrays.nonlinearity is None else arrays.nonlinearity.visible
+    total = sum(w * np.asarray(SHAPES[n](edges, (a, b, c), response=response)) for n, w in weights.items())
     return _normalised(np.asarray(total), background.name)
 
 
