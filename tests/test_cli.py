@@ -109,7 +109,9 @@ def test_blind_until_unblind(capsys, small_toml, tmp_path):
 
 
 def test_predict_build_and_show(capsys, small_toml, tmp_path):
-    code, out, _ = call(capsys, "predict", "build", "--experiment", small_toml, "--window-sigma", 5, "--out", tmp_path / "m")
+    code, out, _ = call(
+        capsys, "predict", "build", "--experiment", small_toml, "--window-sigma", 5, "--out", tmp_path / "m"
+    )
     assert code == 0
     assert (tmp_path / "m" / "weights.safetensors").is_file()
     assert json.loads((tmp_path / "m" / "model.json").read_text())["kind"] == "harmonic"

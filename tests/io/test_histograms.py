@@ -110,9 +110,7 @@ def test_histograms_of_hist(tmp_path, axis, flow, storage, sparse):
     uhi = pytest.importorskip("uhi.io.json")
     edges = [0.0, 1.0, 2.0, 3.0, 4.0] if axis == "Regular" else [0.0, 1.0, 2.5, 3.0, 4.0]
     arguments = (4, 0.0, 4.0) if axis == "Regular" else (edges,)
-    theirs = hist.Hist(
-        getattr(hist.axis, axis)(*arguments, flow=flow), storage=getattr(hist.storage, storage)()
-    )
+    theirs = hist.Hist(getattr(hist.axis, axis)(*arguments, flow=flow), storage=getattr(hist.storage, storage)())
     theirs.fill([-1.0, 0.5, 2.7, 2.8, 3.5, 3.6, 3.7, 9.0, 9.0])
     record = theirs._to_uhi_()
     if sparse:

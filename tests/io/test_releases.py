@@ -227,9 +227,7 @@ def mutate(data, content):
         case "cell":
             cells = lines[first].split(b",")
             cells[data.draw(st.integers(0, len(cells) - 1))] = data.draw(
-                st.sampled_from(
-                    [b"", b"nan", b"-inf", b"1e308", b"-1e308", b"1e-320", b"0", b"-1", b"x", b"1,2", b'"']
-                )
+                st.sampled_from([b"", b"nan", b"-inf", b"1e308", b"-1e308", b"1e-320", b"0", b"-1", b"x", b"1,2", b'"'])
             )
             lines[first] = b",".join(cells)
         case "byte":
@@ -306,9 +304,7 @@ def test_juno_2025_calibration(juno_2025_release):
     expected = [0.8940, 0.9277, 0.9573, 0.9892, 1.0051, 1.0141, 1.0196, 1.0257, 1.0284]
     positron = release.positron
     assert np.interp(energy, positron.energy_MeV, positron.ratio) == pytest.approx(expected, abs=6e-5)
-    assert np.interp([1.5, 10], positron.energy_MeV, positron.error_high) == pytest.approx(
-        [0.0014, 0.002], abs=2e-4
-    )
+    assert np.interp([1.5, 10], positron.energy_MeV, positron.error_high) == pytest.approx([0.0014, 0.002], abs=2e-4)
     assert np.all(positron.error_low >= 0)
     assert release.electron.energy_MeV.shape == (500,)
     assert release.gamma.energy_MeV[[0, -1]].tolist() == [0.2, 10.0]
@@ -384,9 +380,7 @@ def test_every_key_lands_in_its_place(inputs):
 @pytest.mark.parametrize("key", [SAMPLED[0], SAMPLED[9], BINNED[3]])
 def test_a_missing_histogram_is_named(tmp_path, key):
     write_inputs(tmp_path / "a.root", leave_out=[key])
-    with pytest.raises(
-        NuebarError, match=f"a.root, key {key}: expected a one-dimensional histogram, got nothing"
-    ):
+    with pytest.raises(NuebarError, match=f"a.root, key {key}: expected a one-dimensional histogram, got nothing"):
         read_common_inputs(tmp_path / "a.root")
 
 
@@ -445,9 +439,7 @@ def test_common_inputs_rates(common_inputs):
         "accidentals": 0.8, "fast_neutrons": 0.1, "li9_he8": 0.8, "alpha_n": 0.05, "geoneutrinos_U": 0.924,
         "geoneutrinos_Th": 0.276, "world_reactors": 1.0, "atmospheric_nc": 0.16,
     }  # fmt: skip
-    assert {name: float(h.counts.sum()) for name, h in got.backgrounds.items()} == pytest.approx(
-        rates, rel=1e-9
-    )
+    assert {name: float(h.counts.sum()) for name, h in got.backgrounds.items()} == pytest.approx(rates, rel=1e-9)
     assert got.alternatives["atmospheric_nc_nuwro"].counts.sum() == pytest.approx(0.13, rel=1e-9)
     for histogram in {**got.backgrounds, **got.alternatives}.values():
         assert histogram.edges == pytest.approx(np.linspace(0.8, 12.0, 561), abs=1e-12)
@@ -516,9 +508,7 @@ def knots(table, guesses, reach):
 def test_other_tables_are_sampled_at_bin_centres(common_inputs):
     got = read_common_inputs(common_inputs)
     non_equilibrium = [2.5, 3.0, 3.5, 4.0]
-    assert knots(got.non_equilibrium_ratio, non_equilibrium, 0.0101) == pytest.approx(
-        non_equilibrium, abs=5e-4
-    )
+    assert knots(got.non_equilibrium_ratio, non_equilibrium, 0.0101) == pytest.approx(non_equilibrium, abs=5e-4)
     positron = 1.022 + 0.012 * np.arange(1, 5)
     for table in (got.positron_nonlinearity, *got.positron_nonlinearity_pulls):
         # At the low edges they would be 5e-4 lower.

@@ -95,9 +95,7 @@ def test_git_commit(repository, monkeypatch, tmp_path):
     assert len(commit) == 40
     assert results.git_commit(code) == commit
     (folder / "installed").mkdir()
-    assert (
-        results.git_commit(folder / "installed") is None
-    )  # lies in the repository, but git does not keep it
+    assert results.git_commit(folder / "installed") is None  # lies in the repository, but git does not keep it
     (code / "new.py").write_text("")
     assert results.git_commit(code) == commit
     (code / "a.py").write_text("2\n")

@@ -71,9 +71,7 @@ def test_a_scale_on_the_energy_moves_shape_and_edges_together(name):
     np.testing.assert_allclose(scaled, SHAPES[name](EDGES, SHARP), atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "resolution", [(0.03, 0.0, 0.0), (0.0, 0.02, 0.0), (0.0, 0.0, 0.05), (0.03, 0.02, 0.05)]
-)
+@pytest.mark.parametrize("resolution", [(0.03, 0.0, 0.0), (0.0, 0.02, 0.0), (0.0, 0.0, 0.05), (0.03, 0.02, 0.05)])
 def test_a_line_gets_the_width_of_the_resolution(resolution):
     edges = np.arange(1.7, 2.8, 0.01)
     centres, (a, b, c), e = 0.5 * (edges[1:] + edges[:-1]), resolution, 2.2233
@@ -145,9 +143,7 @@ def test_cells_and_lines_agree_when_the_resolution_is_wide():
 
 def test_proton_light_is_the_published_curve():
     # Cecil, Anderson, Madey (1979), NE-213: by hand from the formula.
-    np.testing.assert_allclose(
-        proton_light_MeV(np.array([0.0, 1.0, 5.0])), [0.0, 0.206218, 2.253042], atol=1e-6
-    )
+    np.testing.assert_allclose(proton_light_MeV(np.array([0.0, 1.0, 5.0])), [0.0, 0.206218, 2.253042], atol=1e-6)
 
 
 def test_neutron_light_is_a_distribution_below_one_proton_of_all_its_energy():
@@ -231,9 +227,7 @@ def test_closed_baseline_average_is_the_sum_over_many_cores():
 
 def test_one_core_shows_its_oscillation():
     # Survival is largest where 1.267e3 dm2 L / E is a multiple of π, smallest half-way: E_ν = 3.1, 3.6 MeV.
-    counts = np.asarray(
-        SHAPES["world_reactors"](EDGES, SHARP, baselines_km=(412.0,), baseline_weights=(1.0,))
-    )
+    counts = np.asarray(SHAPES["world_reactors"](EDGES, SHARP, baselines_km=(412.0,), baseline_weights=(1.0,)))
     none = np.asarray(SHAPES["world_reactors"](EDGES, SHARP, sin2_th12=0.0))
     ratio = counts / np.where(none > 0.0, none, 1.0)
     peak = 1.267 * 0.0753 * 412.0 / (4 * np.pi) - 0.7823
@@ -269,9 +263,7 @@ def test_quenched_fragments_add_their_mean_light_to_lithium():
 
 
 def test_alpha_n_has_its_three_groups():
-    groups = [
-        SHAPES["alpha_n"](np.arange(0.0, 8.0, 0.1), SHARP, group_fractions=f) for f in np.eye(3).tolist()
-    ]
+    groups = [SHAPES["alpha_n"](np.arange(0.0, 8.0, 0.1), SHARP, group_fractions=f) for f in np.eye(3).tolist()]
     centres = np.arange(0.05, 7.9, 0.1)
     recoils, carbon, oxygen = (np.asarray(g) for g in groups)
     assert recoils[centres > 4.1].sum() == pytest.approx(0.0, abs=1e-12)
@@ -291,9 +283,7 @@ def test_double_neutrons_are_lines():
 def test_fast_neutrons_follow_their_slope(slope):
     counts = SHAPES["fast_neutrons"](EDGES, RESOLUTION, slope_per_MeV=slope)
     density = np.asarray(counts) / np.diff(EDGES)
-    np.testing.assert_allclose(
-        density / density[0], (1 + slope * CENTRES) / (1 + slope * CENTRES[0]), rtol=1e-9
-    )
+    np.testing.assert_allclose(density / density[0], (1 + slope * CENTRES) / (1 + slope * CENTRES[0]), rtol=1e-9)
 
 
 def test_atmospheric_falls_to_its_plateau():
@@ -393,9 +383,7 @@ def test_shapes_resemble_the_2022_common_inputs(common_inputs, name, histogram, 
     ],
 )
 def test_shapes_resemble_the_2025_release(juno_2025_release, names, column, tolerance, record_property):
-    table = np.genfromtxt(
-        juno_2025_release / "fig3_panel_a_data.csv", delimiter=",", names=True, skip_header=17
-    )
+    table = np.genfromtxt(juno_2025_release / "fig3_panel_a_data.csv", delimiter=",", names=True, skip_header=17)
     curve = np.genfromtxt(juno_2025_release / "edfig2_positron_FullNL.csv", delimiter=",", skip_header=1)
     edges = np.append(table["Ec"] - table["Ewid"] / 2, table["Ec"][-1] + table["Ewid"][-1] / 2)
     counts = sum(

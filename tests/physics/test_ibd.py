@@ -224,9 +224,7 @@ def test_strumia_vissani_lifetime_of_the_papers_cabibbo_angle():
 
 @pytest.mark.parametrize("e_nu_MeV", [1.85, 3.0, 10.0])
 def test_vogel_beacom_total_is_the_integral_of_the_differential(e_nu_MeV):
-    integral, _ = quad(
-        lambda cos: 1e43 * float(ibd.differential_vogel_beacom(e_nu_MeV, cos)), -1, 1, epsrel=1e-9
-    )
+    integral, _ = quad(lambda cos: 1e43 * float(ibd.differential_vogel_beacom(e_nu_MeV, cos)), -1, 1, epsrel=1e-9)
     np.testing.assert_allclose(1e43 * ibd.cross_section_vogel_beacom(e_nu_MeV), integral, rtol=1e-9)
 
 
@@ -288,9 +286,7 @@ def test_mean_energy_at_threshold_and_its_shape():
     assert ibd.mean_positron_energy(jnp.full((2, 3), 4.0)).shape == (2, 3)
 
 
-@pytest.mark.parametrize(
-    ("e_nu_MeV", "low", "high"), [(3.0, -0.035, -0.02), (14.0, -0.005, 0.005), (25.0, 0.02, 0.05)]
-)
+@pytest.mark.parametrize(("e_nu_MeV", "low", "high"), [(3.0, -0.035, -0.02), (14.0, -0.005, 0.005), (25.0, 0.02, 0.05)])
 def test_positrons_go_backward_then_forward(e_nu_MeV, low, high):
     """Abstract of Vogel and Beacom: slightly backward at first, isotropic at about 15 MeV, then forward."""
     cos, weights = ibd.angular_quadrature(jnp.array([e_nu_MeV]))

@@ -50,9 +50,7 @@ def by_diagonalisation(e_nu_MeV, baseline_km, point, density):
 @pytest.mark.parametrize(("baseline", "density"), list(itertools.product(BASELINES, DENSITIES)))
 def test_matter_is_exact(name, baseline, density):
     ours = osc.matter(ENERGY, baseline, **POINTS[name], density_g_cm3=density)
-    np.testing.assert_allclose(
-        ours, by_diagonalisation(ENERGY, baseline, POINTS[name], density), atol=1e-12, rtol=0
-    )
+    np.testing.assert_allclose(ours, by_diagonalisation(ENERGY, baseline, POINTS[name], density), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", POINTS)

@@ -30,9 +30,7 @@ def _visible(e_dep, kB=12.0, fC=0.5, light_yield=LIGHT_YIELD):
 )
 def test_stopping_power_of_water(t_MeV, estar, tolerance):
     """NIST ESTAR, liquid water, MeV cm²/g; nominal pins. The general density effect is its weakness."""
-    water = sc.Scintillator(
-        density_g_cm3=1.0, z_over_a=0.55508, mean_excitation_eV=75.0, refractive_index=1.33
-    )
+    water = sc.Scintillator(density_g_cm3=1.0, z_over_a=0.55508, mean_excitation_eV=75.0, refractive_index=1.33)
     assert float(sc.stopping_power(t_MeV, material=water)) == pytest.approx(estar, rel=tolerance)
 
 

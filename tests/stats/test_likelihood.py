@@ -127,9 +127,7 @@ def test_jacobian_of_the_residuals_gives_the_gradient(make, name):
 def test_gradient_with_an_extra_variance_that_depends_on_mu(make):
     cost, mu = make(COUNTS["spectrum"]), MU["spectrum"]
     function = jax.jit(lambda m: cost(m, with_extra(m)))
-    np.testing.assert_allclose(
-        jax.jit(jax.grad(function))(mu), derivative(function, mu, 1e-3), rtol=1e-6, atol=1e-8
-    )
+    np.testing.assert_allclose(jax.jit(jax.grad(function))(mu), derivative(function, mu, 1e-3), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", MU)
@@ -290,9 +288,7 @@ def test_pulls_by_sigmas_by_covariance_and_by_index():
     matrix = np.array([[0.25, -1.0], [-1.0, 16.0]])
     correlated = GaussianPulls(centres, covariance=matrix)
     shift = np.array([1.0, 2.0])
-    np.testing.assert_allclose(
-        correlated(jnp.asarray(centres + shift)), shift @ np.linalg.solve(matrix, shift)
-    )
+    np.testing.assert_allclose(correlated(jnp.asarray(centres + shift)), shift @ np.linalg.solve(matrix, shift))
     np.testing.assert_allclose(
         jnp.sum(correlated.residuals(jnp.asarray(centres + shift)) ** 2),
         correlated(jnp.asarray(centres + shift)),
@@ -314,14 +310,10 @@ def test_terms_add():
     c = GaussianPulls([0.1], sigmas=[0.05], indices=(1,))
     total = a + b + c
     np.testing.assert_allclose(total(x), a(x) + b(x) + c(x), rtol=1e-15)
-    np.testing.assert_array_equal(
-        total.residuals(x), jnp.concatenate([a.residuals(x), b.residuals(x), c.residuals(x)])
-    )
+    np.testing.assert_array_equal(total.residuals(x), jnp.concatenate([a.residuals(x), b.residuals(x), c.residuals(x)]))
     assert total.n_data == 61 == total.residuals(x).size
     assert total.terms == (a, b, c) == (a + (b + c)).terms == sum([a, b, c]).terms
-    np.testing.assert_allclose(
-        b(x), NeymanPearsonCost(COUNTS["few"])(line(x), (0.1 * line(x)) ** 2), rtol=1e-15
-    )
+    np.testing.assert_allclose(b(x), NeymanPearsonCost(COUNTS["few"])(line(x), (0.1 * line(x)) ** 2), rtol=1e-15)
     with pytest.raises(TypeError):
         a + 1.0
 

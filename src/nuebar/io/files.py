@@ -44,18 +44,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise NuebarError(
-            f"{target}: expected an existing folder {target.parent} to write into; create it first"
-        )
+        raise NuebarError(f"{target}: expected an existing folder {target.parent} to write into; create it first")
     if target.is_dir():
         raise NuebarError(f"{target}: expected the name of a file to write, got a folder; add a file name")
     temporary = target.parent / f".{secrets.token_hex(8)}.part{target.suffix}"
     try:
         yield temporary
         if not temporary.is_file():
-            raise NuebarError(
-                f"{target}: expected its writer to write {temporary}, but it wrote nothing there"
-            )
+            raise NuebarError(f"{target}: expected its writer to write {temporary}, but it wrote nothing there")
         _publish(temporary, target)
     finally:
         with suppress(OSError):
@@ -72,9 +68,7 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         try:
             temporary.write_bytes(data)
         except OSError as error:
-            raise NuebarError(
-                f"{path}: cannot be written ({error.strerror}); free or choose another place"
-            ) from error
+            raise NuebarError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from error
 
 
 def atomic_write_text(path: str | os.PathLike[str], data: str) -> None:
@@ -86,9 +80,7 @@ def atomic_write_text(path: str | os.PathLike[str], data: str) -> None:
     try:
         encoded = data.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise NuebarError(
-            f"{path}: expected text that UTF-8 can hold, got half a pair at {error.start}"
-        ) from error
+        raise NuebarError(f"{path}: expected text that UTF-8 can hold, got half a pair at {error.start}") from error
     atomic_write_bytes(path, encoded)
 
 
@@ -172,9 +164,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
         probe.touch()
         probe.unlink()
     except (FileExistsError, NotADirectoryError) as error:
-        raise NuebarError(
-            f"{folder}: expected a folder for results, got a file; choose another name"
-        ) from error
+        raise NuebarError(f"{folder}: expected a folder for results, got a file; choose another name") from error
     except OSError as error:
         raise NuebarError(
             f"{folder}: expected a folder that can be written, got {error.strerror!r}; choose another place"
@@ -196,9 +186,7 @@ def read_bytes(path: str | os.PathLike[str], size: int = -1) -> bytes:
     except IsADirectoryError as error:
         raise NuebarError(f"{path}: expected a file, got a folder; name the file in it") from error
     except OSError as error:
-        raise NuebarError(
-            f"{path}: expected a readable file, got {error.strerror!r}; check its rights"
-        ) from error
+        raise NuebarError(f"{path}: expected a readable file, got {error.strerror!r}; check its rights") from error
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -299,9 +287,7 @@ def read_text_table(
         NuebarError: No rows, a column missing or named twice, or a row of the wrong length.
     """
     table = [
-        (number, cells)
-        for number, line in enumerate(read_text(path).split("\n"), 1)
-        if any(cells := _cells(line))
+        (number, cells) for number, line in enumerate(read_text(path).split("\n"), 1) if any(cells := _cells(line))
     ]
     wanted = ", ".join(columns)
     if not table:
@@ -311,9 +297,7 @@ def read_text_table(
     else:
         names = tuple(columns)
     if not table:
-        raise NuebarError(
-            f"{path}: expected rows under the header {wanted}, got none; the file may be cut short"
-        )
+        raise NuebarError(f"{path}: expected rows under the header {wanted}, got none; the file may be cut short")
     for line, cells in table:
         if len(cells) != len(names):
             raise NuebarError(
@@ -338,9 +322,7 @@ def _header(
     line, names = row
     for name in (*columns, *optional):
         if names.count(name) > 1:
-            raise NuebarError(
-                f"{path}, line {line}: expected the column {name!r} once, got it twice; rename one"
-            )
+            raise NuebarError(f"{path}, line {line}: expected the column {name!r} once, got it twice; rename one")
         if name not in names and name in columns:
             found = ", ".join(filter(None, names))
             raise NuebarError(
@@ -355,9 +337,7 @@ def _publish(temporary: Path, target: Path) -> None:
         _flush(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise NuebarError(
-            f"{target}: cannot be written ({error.strerror}); free or choose another place"
-        ) from error
+        raise NuebarError(f"{target}: cannot be written ({error.strerror}); free or choose another place") from error
     # The rename itself; some file systems cannot flush a folder.
     with suppress(OSError):
         _flush(target.parent)
@@ -384,12 +364,8 @@ def _plain(value: Any, key: str, path: str | os.PathLike[str]) -> Any:
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
-                raise NuebarError(
-                    f"{path}, key {key or 'top level'}: expected keys that are text, got {name!r}"
-                )
-        return {
-            str(name): _plain(item, f"{key}.{name}" if key else name, path) for name, item in value.items()
-        }
+                raise NuebarError(f"{path}, key {key or 'top level'}: expected keys that are text, got {name!r}")
+        return {str(name): _plain(item, f"{key}.{name}" if key else name, path) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{key}[{i}]", path) for i, item in enumerate(value)]
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
@@ -397,9 +373,7 @@ def _plain(value: Any, key: str, path: str | os.PathLike[str]) -> Any:
         if not isinstance(plain, np.generic):
             return _plain(plain, key, path)
     kind = type(value).__name__
-    raise NuebarError(
-        f"{path}, key {key}: expected numbers, text, lists or mappings, got {kind}; convert it first"
-    )
+    raise NuebarError(f"{path}, key {key}: expected numbers, text, lists or mappings, got {kind}; convert it first")
 
 
 def _object(pairs: list[tuple[str, Any]], path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -91,9 +91,7 @@ class Histogram:
         }
 
     @classmethod
-    def from_uhi(
-        cls, data: Mapping[str, Any], *, allow_negative: bool = False, where: str = "histogram"
-    ) -> Self:
+    def from_uhi(cls, data: Mapping[str, Any], *, allow_negative: bool = False, where: str = "histogram") -> Self:
         """Build a histogram from a UHI mapping of any library.
 
         Args:
@@ -125,9 +123,7 @@ class Histogram:
         write_json(path, self.to_uhi(), indent=None)
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], *, name: str | None = None, allow_negative: bool = False
-    ) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, name: str | None = None, allow_negative: bool = False) -> Self:
         """Read a histogram from a UHI JSON file.
 
         Args:
@@ -144,9 +140,7 @@ class Histogram:
                 name = next(iter(data))
             if name not in data:
                 names = ", ".join(list(data)[:10])
-                raise NuebarError(
-                    f"{path}: expected a UHI histogram named {name!r}, got {names}; give one of these"
-                )
+                raise NuebarError(f"{path}: expected a UHI histogram named {name!r}, got {names}; give one of these")
             data = data[name]
         return cls.from_uhi(data, allow_negative=allow_negative, where=str(path))
 
@@ -154,9 +148,7 @@ class Histogram:
     def _parse(cls, data: Mapping[str, Any], allow_negative: bool) -> Self:
         _kind(data, Mapping, "histogram")
         if data.get("uhi_schema") != 1:
-            raise NuebarError(
-                f"key uhi_schema: expected 1, got {data.get('uhi_schema')!r}; write UHI schema 1"
-            )
+            raise NuebarError(f"key uhi_schema: expected 1, got {data.get('uhi_schema')!r}; write UHI schema 1")
         axes = _kind(data.get("axes"), list | tuple, "axes")
         if len(axes) != 1:
             raise NuebarError(f"key axes: expected one axis, got {len(axes)}; project the histogram first")
@@ -200,9 +192,7 @@ class Histogram:
 def _kind(value: Any, kind: Any, key: str) -> Any:
     if not isinstance(value, kind):
         wanted = "an object" if kind is Mapping else "a list"
-        raise NuebarError(
-            f"key {key}: expected {wanted}, got {value!r:.60}; check the file against UHI schema 1"
-        )
+        raise NuebarError(f"key {key}: expected {wanted}, got {value!r:.60}; check the file against UHI schema 1")
     return value
 
 
@@ -241,9 +231,7 @@ def _contents(axis: Mapping[str, Any], storage: Mapping[str, Any]) -> dict[str, 
         if "index" in storage:
             array = _dense(array, _numbers(storage["index"], "storage.index", 2), total, key)
         if array.size != total:
-            raise NuebarError(
-                f"key storage.{key}: expected {total} numbers, flow bins included, got {array.size}"
-            )
+            raise NuebarError(f"key storage.{key}: expected {total} numbers, flow bins included, got {array.size}")
         result[key] = array[low : low + bins].astype(np.float64)
     return result
 

@@ -244,17 +244,13 @@ def _read_juno_2025(place: Path) -> Juno2025Release:
     ratio = _release_table(place / _RATIO, ("Ec", "Ewid", "Pee_meas", "Pee_err_meas"), 66)
     edges = _release_edges(spectrum)
     if not np.array_equal(edges, _release_edges(ratio)):
-        ratio.fail(
-            None, "Ec", f"expected the bins of {_SPECTRUM}, got others; take both files from one release"
-        )
+        ratio.fail(None, "Ec", f"expected the bins of {_SPECTRUM}, got others; take both files from one release")
     scale = np.diff(edges) / _UNIT_WIDTH_MeV
     counts = _whole_counts(spectrum, scale)
     density = _densities(spectrum)
     backgrounds = {name: density[column] * scale for name, column in _BACKGROUND_COLUMNS.items()}
     survival, survival_error = ratio.numbers("Pee_meas"), _positive(ratio, "Pee_err_meas")
-    unoscillated, unoscillated_error = _unoscillated(
-        ratio, counts, np.sum(list(backgrounds.values()), axis=0), scale
-    )
+    unoscillated, unoscillated_error = _unoscillated(ratio, counts, np.sum(list(backgrounds.values()), axis=0), scale)
     return Juno2025Release(
         edges_MeV=edges,
         counts=counts,
@@ -277,14 +273,10 @@ def _read_juno_2025(place: Path) -> Juno2025Release:
 def _release_table(path: Path, columns: Sequence[str], rows: int) -> TextTable:
     table = read_text_table(path, columns)
     if len(table.rows) != rows:
-        table.fail(
-            None, None, f"expected the release's {rows} rows, got {len(table.rows)}; fetch the file again"
-        )
+        table.fail(None, None, f"expected the release's {rows} rows, got {len(table.rows)}; fetch the file again")
     # The last cell of a file cut inside it would still be a number.
     if not read_bytes(path).endswith(b"\n"):
-        table.fail(
-            table.lines[-1], None, "expected a line end, got the end of the file; fetch the file again"
-        )
+        table.fail(table.lines[-1], None, "expected a line end, got the end of the file; fetch the file again")
     return table
 
 
@@ -309,22 +301,16 @@ def _release_edges(table: TextTable) -> np.ndarray:
 
 
 def _joined_edges(table: TextTable, low: np.ndarray, high: np.ndarray, column: str) -> np.ndarray:
-    table.require(
-        high > low, column, "expected a bin with its low edge below its high edge, got another; swap them"
-    )
+    table.require(high > low, column, "expected a bin with its low edge below its high edge, got another; swap them")
     joined = np.concatenate([[True], np.abs(low[1:] - high[:-1]) <= _EDGE_TOLERANCE_MeV])
-    message = (
-        "expected a bin that begins where the row above ends, got a gap or an overlap; complete the rows"
-    )
+    message = "expected a bin that begins where the row above ends, got a gap or an overlap; complete the rows"
     table.require(joined, column, message)
     return np.concatenate([low[:1], high])
 
 
 def _whole_counts(table: TextTable, scale: np.ndarray) -> np.ndarray:
     density, error = table.numbers("Nobs"), table.numbers("Nobs_err")
-    table.require(
-        density >= 0, "Nobs", "expected counts of at least 0, got a negative number; correct the cell"
-    )
+    table.require(density >= 0, "Nobs", "expected counts of at least 0, got a negative number; correct the cell")
     nearest = np.round(density * scale)
     candidates = nearest[:, None] + np.arange(-2.0, 3.0)
     root = np.sqrt(np.clip(candidates, 0.0, None)) / scale[:, None]
@@ -332,9 +318,7 @@ def _whole_counts(table: TextTable, scale: np.ndarray) -> np.ndarray:
     excess = root - error[:, None]
     good &= (excess >= -_HALF_SPECTRUM - _TWICE) & (excess <= _HALF_SPECTRUM)
     good &= candidates >= 0
-    message = (
-        "expected one whole number N with Nobs and Nobs_err = sqrt(N) in the bin, got {}; correct the cells"
-    )
+    message = "expected one whole number N with Nobs and Nobs_err = sqrt(N) in the bin, got {}; correct the cells"
     table.require(good.sum(axis=1) > 0, "Nobs", message.format("none"))
     table.require(good.sum(axis=1) < 2, "Nobs", message.format("several"))
     return candidates[good].astype(np.int64)
@@ -344,9 +328,7 @@ def _densities(table: TextTable) -> dict[str, np.ndarray]:
     columns = ("Npred_best_fit", "Npred_signal", *_BACKGROUND_COLUMNS.values())
     density = {column: table.numbers(column) for column in columns}
     for column, values in density.items():
-        table.require(
-            values >= 0, column, "expected events of at least 0, got a negative number; correct the cell"
-        )
+        table.require(values >= 0, column, "expected events of at least 0, got a negative number; correct the cell")
     difference = density["Npred_best_fit"] - sum(density[column] for column in columns[1:])
     message = "expected the sum of the signal and the backgrounds, got another number; correct the row"
     table.require(np.abs(difference) <= _SUM_TOLERANCE, "Npred_best_fit", message)
@@ -371,13 +353,9 @@ def _unoscillated(
     variance_ratio = (background_error**2 + (_UNIFORM * _HALF_RATIO * from_ratio) ** 2) / ratio**2
     # A bin without events says nothing through its error, one at ratio zero nothing through its ratio.
     weight_error = np.divide(1.0, variance_error, out=np.zeros_like(root), where=root > 0)
-    weight_ratio = np.divide(
-        1.0, variance_ratio, out=np.zeros_like(root), where=(ratio != 0) & (from_ratio > 0)
-    )
+    weight_ratio = np.divide(1.0, variance_ratio, out=np.zeros_like(root), where=(ratio != 0) & (from_ratio > 0))
     weight = weight_error + weight_ratio
-    table.require(
-        weight > 0, "Pee_meas", "expected a ratio that tells the non-oscillated spectrum, got none there"
-    )
+    table.require(weight > 0, "Pee_meas", "expected a ratio that tells the non-oscillated spectrum, got none there")
     from_ratio = np.where(weight_ratio > 0, from_ratio, 0.0)
     result, rounding = (weight_error * from_error + weight_ratio * from_ratio) / weight, 1.0 / np.sqrt(weight)
     table.require(np.isfinite(result) & np.isfinite(rounding) & (result > 0), "Pee_meas", message)
@@ -387,9 +365,7 @@ def _unoscillated(
 def _curve(path: Path, rows: int) -> NonlinearityCurve:
     table = _release_table(path, ("True E (MeV)", "Full NL", "Error Low", "Error High"), rows)
     low = table.numbers("Error Low")
-    table.require(
-        low <= 0, "Error Low", "expected a lower error of at most 0, got a positive one; check the columns"
-    )
+    table.require(low <= 0, "Error Low", "expected a lower error of at most 0, got a positive one; check the columns")
     high = table.numbers("Error High")
     table.require(
         high >= 0,
@@ -493,9 +469,7 @@ def _root_file(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         import uproot
     except ImportError as error:
-        message = (
-            f"{path}: reading a ROOT file needs uproot, which is not installed; pip install 'nuebar[root]'"
-        )
+        message = f"{path}: reading a ROOT file needs uproot, which is not installed; pip install 'nuebar[root]'"
         raise NuebarError(message) from error
     _check_root_header(path)
     try:
@@ -505,9 +479,7 @@ def _root_file(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise
     except Exception as error:  # a damaged file can make a parser of binary data fail in any way
         kind = type(error).__name__
-        raise NuebarError(
-            f"{path}: expected a whole ROOT file, got {kind} while reading; fetch it again"
-        ) from error
+        raise NuebarError(f"{path}: expected a whole ROOT file, got {kind} while reading; fetch it again") from error
 
 
 def _check_root_header(path: str | os.PathLike[str]) -> None:
@@ -526,9 +498,7 @@ def _root_histogram(path: str | os.PathLike[str], file: Any, key: str, name: str
     classes = file.classnames(cycle=False)
     kind = classes.get(key, "nothing")
     if not kind.startswith("TH1"):
-        found = (
-            ", ".join(sorted(name for name, kind in classes.items() if kind.startswith("TH1"))[:8]) or "none"
-        )
+        found = ", ".join(sorted(name for name, kind in classes.items() if kind.startswith("TH1"))[:8]) or "none"
         message = f"expected a one-dimensional histogram, got {kind}; the file has {found}"
         raise NuebarError(f"{path}, key {key}: {message}")
     histogram = file[key]
@@ -576,9 +546,7 @@ def read_spectrum(path: str | os.PathLike[str]) -> Histogram:
         edges = _joined_edges(table, table.numbers("low_MeV"), table.numbers("high_MeV"), "low_MeV")
     contents = {column: table.numbers(column) for column in ("counts", "variance") if column in table.header}
     for column, values in contents.items():
-        table.require(
-            values >= 0, column, "expected a number of at least 0, got a negative one; correct the cell"
-        )
+        table.require(values >= 0, column, "expected a number of at least 0, got a negative one; correct the cell")
     return Histogram(edges, contents["counts"], contents.get("variance"), Path(text).stem)
 
 
@@ -588,9 +556,7 @@ def _root_spectrum(path: str, key: str | None) -> Histogram:
             keys = [name for name, kind in file.classnames(cycle=False).items() if kind.startswith("TH1")]
             if len(keys) != 1:
                 found = ", ".join(keys[:8]) or "none"
-                raise NuebarError(
-                    f"{path}: expected one histogram or a key after a colon, got {found}; add ':key'"
-                )
+                raise NuebarError(f"{path}: expected one histogram or a key after a colon, got {found}; add ':key'")
             key = keys[0]
         return _root_histogram(path, file, key.split(";")[0], key)
 

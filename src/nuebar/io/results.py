@@ -49,9 +49,7 @@ def load_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     record = read_json(path)
     if "format" not in record:
-        raise NuebarError(
-            f"{path}, key format: expected {FORMAT}, found no such key; is this a result of nuebar?"
-        )
+        raise NuebarError(f"{path}, key format: expected {FORMAT}, found no such key; is this a result of nuebar?")
     _check_format(path, record["format"])
     return record
 

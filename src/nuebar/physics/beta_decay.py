@@ -126,9 +126,7 @@ LI9_NEUTRON = tuple(
 )
 # 8He: Q = 10.651 MeV and P_n = 16(1) % (same volume); to the levels 3.21 and 5.4 MeV of 8Li with 8(4) % each.
 # The 0.9 % to 9.67 MeV, mostly tritons, is left out.
-HE8_NEUTRON = tuple(
-    Branch(10.651 - level, intensity, 3, 8, level) for level, intensity in ((3.21, 0.08), (5.4, 0.08))
-)
+HE8_NEUTRON = tuple(Branch(10.651 - level, intensity, 3, 8, level) for level, intensity in ((3.21, 0.08), (5.4, 0.08)))
 
 # Nuclear radius 1.2 fm A^(1/3) in units of the electron's Compton wavelength, nominal.
 _RADIUS = 1.2e-15 / (HBARC_eV_m / (ELECTRON_MASS_MeV * 1e6))
@@ -179,9 +177,7 @@ def fermi_function(kinetic_MeV: ArrayLike, z_daughter: int, mass_number: int) ->
     log_radius = (2.0 * gamma - 2.0) * jnp.log(2.0 * momentum * radius)
     rising = total * (41.0 - 26.0 * gamma) / 15.0
     falling = gamma * (17.0 - 2.0 * gamma) / (30.0 * total)
-    finite_size = (
-        1.0 + 13.0 / 60.0 * coupling**2 - coupling * radius * (rising + falling) / (2.0 * gamma - 1.0)
-    )
+    finite_size = 1.0 + 13.0 / 60.0 * coupling**2 - coupling * radius * (rising + falling) / (2.0 * gamma - 1.0)
     return 2.0 * (1.0 + gamma) * jnp.exp(log_radius + jnp.pi * eta + 2.0 * log_ratio) * finite_size
 
 
@@ -195,9 +191,7 @@ def _phase_space(kinetic_MeV: Array, endpoint_MeV: float, z_daughter: int, mass_
 
 
 @jax.jit
-def electron_spectrum(
-    kinetic_MeV: ArrayLike, endpoint_MeV: float, z_daughter: int, mass_number: int
-) -> Array:
+def electron_spectrum(kinetic_MeV: ArrayLike, endpoint_MeV: float, z_daughter: int, mass_number: int) -> Array:
     """The allowed β⁻ spectrum, dN/dT ∝ p W (Q - T)² F(Z, T), normalised to one electron.
 
     Near T = 0 a heavy nucleus has dN/dT ∝ T^(γ-1), integrable; the norm is a 64-point Gauss-Legendre sum
@@ -218,9 +212,7 @@ def electron_spectrum(
     return _phase_space(jnp.asarray(kinetic_MeV), endpoint_MeV, z_daughter, mass_number) / norm
 
 
-def antineutrino_spectrum(
-    e_nu_MeV: ArrayLike, endpoint_MeV: float, z_daughter: int, mass_number: int
-) -> Array:
+def antineutrino_spectrum(e_nu_MeV: ArrayLike, endpoint_MeV: float, z_daughter: int, mass_number: int) -> Array:
     """The antineutrino of the same decay: the electron's spectrum at T = Q - E_ν (the nucleus takes nothing).
 
     Args:

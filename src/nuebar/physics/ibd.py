@@ -136,9 +136,7 @@ def differential_vogel_beacom(
 
 
 @jax.jit
-def cross_section_vogel_beacom(
-    e_nu_MeV: ArrayLike, *, neutron_lifetime_s: ArrayLike = NEUTRON_LIFETIME_s
-) -> Array:
+def cross_section_vogel_beacom(e_nu_MeV: ArrayLike, *, neutron_lifetime_s: ArrayLike = NEUTRON_LIFETIME_s) -> Array:
     """Total cross-section to order 1/M: :func:`differential_vogel_beacom` integrated over the angle.
 
     With g = 1.2701, f2 = 3.706, f^R = 1.71465 and τ_n = 880.3 s this is the histogram
@@ -183,9 +181,7 @@ def _recoil_term(e0: Array, v0: Array, cos: Array) -> Array:
 
 
 @jax.jit
-def cross_section_strumia_vissani(
-    e_nu_MeV: ArrayLike, *, neutron_lifetime_s: ArrayLike | None = None
-) -> Array:
+def cross_section_strumia_vissani(e_nu_MeV: ArrayLike, *, neutron_lifetime_s: ArrayLike | None = None) -> Array:
     """Total cross-section with all orders in 1/M and the radiative correction: [SV] section 2.
 
     dσ/dE_e of :func:`differential_strumia_vissani` integrated over the kinematic range of [SV] equation 12.

@@ -118,9 +118,7 @@ def mean_energy_per_fission_MeV(fractions: ArrayLike, energy_per_fission_MeV: Ar
     return jnp.sum(f * jnp.asarray(energy_per_fission_MeV), axis=-1) / jnp.sum(f, axis=-1)
 
 
-def fissions_per_second(
-    power_GW: ArrayLike, fractions: ArrayLike, energy_per_fission_MeV: ArrayLike
-) -> Array:
+def fissions_per_second(power_GW: ArrayLike, fractions: ArrayLike, energy_per_fission_MeV: ArrayLike) -> Array:
     """Fissions a second of each isotope: W f_i / Σ f_i e_i.
 
     Args:

@@ -114,9 +114,7 @@ class Scintillator:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (np.isfinite(value) and value > 0):
-                raise NuebarError(
-                    f"Scintillator.{field.name} must be positive, got {value}; give a physical value."
-                )
+                raise NuebarError(f"Scintillator.{field.name} must be positive, got {value}; give a physical value.")
         if self.refractive_index <= 1:
             raise NuebarError(
                 f"Scintillator.refractive_index must exceed 1, got {self.refractive_index}; "
@@ -261,9 +259,7 @@ def cherenkov_photons(t_MeV: ArrayLike, *, photons_per_cm: ArrayLike, material: 
     return excess * (_cherenkov_yield(energies, photons_per_cm, material) @ jnp.asarray(weights))
 
 
-def frank_tamm_photons_per_cm(
-    lambda_min_nm: float, lambda_max_nm: float, *, material: Scintillator = LAB
-) -> float:
+def frank_tamm_photons_per_cm(lambda_min_nm: float, lambda_max_nm: float, *, material: Scintillator = LAB) -> float:
     """Cherenkov photons per cm of an electron with β = 1: 2πα (1/λ_min - 1/λ_max) (1 - 1/n²), [FT].
 
     Args:
@@ -387,9 +383,7 @@ def _gamma_nodes(spectrum: ElectronSpectrum) -> tuple[Array, Array]:
 
 
 @partial(jax.jit, static_argnames=("e_gamma_MeV", "material"))
-def gamma_quenched_energy(
-    e_gamma_MeV: float, kB_g_cm2_GeV: ArrayLike, *, material: Scintillator = LAB
-) -> Array:
+def gamma_quenched_energy(e_gamma_MeV: float, kB_g_cm2_GeV: ArrayLike, *, material: Scintillator = LAB) -> Array:
     """Scintillation of one absorbed gamma: the sum of :func:`quenched_energy` over :func:`gamma_electrons`.
 
     Args:
@@ -405,9 +399,7 @@ def gamma_quenched_energy(
 
 
 @partial(jax.jit, static_argnames=("e_gamma_MeV", "material"))
-def gamma_cherenkov_photons(
-    e_gamma_MeV: float, *, photons_per_cm: ArrayLike, material: Scintillator = LAB
-) -> Array:
+def gamma_cherenkov_photons(e_gamma_MeV: float, *, photons_per_cm: ArrayLike, material: Scintillator = LAB) -> Array:
     """Cherenkov photons of one absorbed gamma: :func:`cherenkov_photons` summed over :func:`gamma_electrons`.
 
     Args:
@@ -491,12 +483,7 @@ def tabulated_ratio(
         NuebarError: if the shapes do not fit together.
     """
     grid, nominal, pulls, alphas = (jnp.asarray(x) for x in (grid_MeV, nominal, pulls, alphas))
-    if (
-        grid.ndim != 1
-        or alphas.ndim != 1
-        or nominal.shape != grid.shape
-        or pulls.shape != (*alphas.shape, *grid.shape)
-    ):
+    if grid.ndim != 1 or alphas.ndim != 1 or nominal.shape != grid.shape or pulls.shape != (*alphas.shape, *grid.shape):
         raise NuebarError(
             "tabulated_ratio expects grid_MeV (n_grid,), nominal (n_grid,), pulls (n_pulls, n_grid) and "
             f"alphas (n_pulls,), got {grid.shape}, {nominal.shape}, {pulls.shape} and {alphas.shape}; "
