@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint bench results clean
+.PHONY: help run test test-all lint bench results page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ bench: $(VENV)/.dev  ## speeds, as ratios within one run; writes docs/results
 
 results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RELEASE=folder INPUTS=file)
 	$(BIN)/python benchmarks/truth.py --release "$(RELEASE)" --inputs "$(INPUTS)"
+
+page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
+	$(BIN)/python benchmarks/results_page.py
 
 clean:  ## remove the environment and outputs
 	rm -rf $(VENV) $(OUT)

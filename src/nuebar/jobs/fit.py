@@ -317,8 +317,9 @@ def write_fit(outcome: FitOutcome, folder: str | Path, *, pictures: bool = True)
     texts = {
         "experiment.toml": show(outcome.experiment),
         "spectrum.csv": _spectrum_csv(outcome),
-        "covariance.csv": _covariance_csv(outcome.shown),
     }
+    if outcome.result.valid:
+        texts["covariance.csv"] = _covariance_csv(outcome.shown)
     if outcome.contour is not None:
         texts["delta_chi2.csv"] = _scan_csv(_moved(outcome.contour, outcome.hidden))
     for name, text in texts.items():

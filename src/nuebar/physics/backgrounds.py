@@ -283,7 +283,8 @@ def _summed_electrons(branches: Sequence[beta_decay.Branch], kinetic: Sequence[n
     """Electron spectra of branches, each at its own energies: numpy around one compiled function."""
     total = np.zeros_like(kinetic[0])
     for b, t in zip(branches, kinetic, strict=True):
-        total += b.intensity * beta_decay.electron_spectrum(t, b.endpoint_MeV, b.z_daughter, b.mass_number)
+        electrons = beta_decay.electron_spectrum(t, b.endpoint_MeV, b.z_daughter, b.mass_number)
+        total += b.intensity * np.asarray(electrons)
     return total
 
 
