@@ -84,9 +84,16 @@ def small(tmp_path_factory):
     return load_experiment(path)
 
 
+class Built(tuple):
+    __slots__ = ()
+
+    def __repr__(self):
+        return "Built"
+
+
 @pytest.fixture(scope="module")
 def built(small):
-    return build_model(small)
+    return Built(build_model(small))
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +102,15 @@ def expected(built):
     return np.asarray(model(model.vector(parameters.nominal()))[0])
 
 
+class Predictors(dict):
+    def __repr__(self):  # a failing example prints its fixtures, and these are long
+        return "Predictors"
+
+
 @pytest.fixture(scope="module")
 def predictors(small):
     inputs = signal_inputs(small)
-    return {"harmonic": HarmonicPredictor.build(inputs), "matrix": MatrixPredictor.build(inputs)}
+    return Predictors(harmonic=HarmonicPredictor.build(inputs), matrix=MatrixPredictor.build(inputs))
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +261,10 @@ def test_a_background_of_zero_content_and_none_at_all(small, expected, tmp_path)
         ({"matter_density_g_cm3": 2600.0}, ["'matter_density_g_cm3'", "from 0 to 20", "2600"]),
         ({"dm2_21_eV2": 0.0}, ["'dm2_21_eV2'", "above 0"]),
         ({"dm2_21_eV2": -7.5e-5}, ["'dm2_21_eV2'", "above 0", "-7.5e-05"]),
+        ({"dm2_21_eV2": 1e-9}, ["'dm2_21_eV2'", "at least 1e-06", "1e-09"]),
         ({"dm2_31_eV2": 0.0}, ["'dm2_31_eV2'", "size above 0.0001"]),
+        ({"dm2_31_eV2": -5e-5}, ["'dm2_31_eV2'", "size above 0.0001", "-5e-05"]),
+        ({"dm2_31_eV2": 2.5e3}, ["'dm2_31_eV2'", "at most 1", "2500"]),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -296,6 +311,8 @@ POINTS = {
 @given(point=st.fixed_dictionaries(POINTS), name=st.sampled_from(["harmonic", "matrix"]))
 @example(point=dict.fromkeys(PHYSICS, 0.0), name="matrix")
 @example(point=dict.fromkeys(PHYSICS, 1e-300), name="matrix")
+@example(point=dict(zip(PHYSICS, (1.0, 0.02, 1e-6, 2.5e-3, 20.0), strict=True)), name="matrix")  # A > Δm²21, no ν1
+@example(point=dict(zip(PHYSICS, (1.0, 0.0, 1e-6, -2.5e-3, 20.0), strict=True)), name="matrix")
 def test_a_prediction_is_physical_or_refused(predictors, point, name):
     predictor = predictors[name]
     flat = np.asarray(predictor.unoscillated())

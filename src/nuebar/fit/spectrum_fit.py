@@ -66,6 +66,21 @@ class SpectrumFit:
         bins = len(self.model.edges_MeV) - 1
         if np.shape(self.counts) != (bins,):
             raise NuebarError(f"expected {bins} counts, one per bin, got shape {np.shape(self.counts)}")
+        kind = np.asarray(self.counts).dtype
+        if kind.kind not in "iuf":
+            raise NuebarError(f"expected counts that are real numbers, got an array of {kind}; convert it")
+        if self.parameters.names != self.model.names:
+            differ = sorted(set(self.parameters.names) ^ set(self.model.names)) or "another order"
+            raise NuebarError(
+                f"expected the parameters of the model, got others ({differ}); take both from one build_model"
+            )
+        fine, position = self.model.predictor.edges, np.asarray(self.model.stencil.position)
+        inside = fine.size - 1 == self.model.signal_shape.size and position.max() < fine.size
+        if not inside or np.any(np.abs(fine[position] - np.array(self.model.edges_MeV)) > 1e-6):
+            raise NuebarError(
+                f"expected a predictor whose bins contain the {bins + 1} edges of the analysis, got one from "
+                f"{fine[0]:g} to {fine[-1]:g} MeV in {fine.size - 1} bins; build it with the model"
+            )
 
     @classmethod
     def asimov(cls, model: SpectrumModel, parameters: ParameterSet, **options: Any) -> SpectrumFit:

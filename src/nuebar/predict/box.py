@@ -19,6 +19,11 @@ PHYSICS = (*OSCILLATION, "matter_density_g_cm3")
 
 Box = Mapping[str, tuple[float, float]]
 
+# Where the parameters make sense at all; 20 g/cm³ is more than the centre of the Earth has.
+PHYSICAL: Box = {"sin2_th12": (0.0, 1.0), "sin2_th13": (0.0, 1.0), "matter_density_g_cm3": (0.0, 20.0)}
+ROUNDING = 1e-9  # of the width of a box: where a fit ends on a limit, it may end a rounding beside it
+SMALLEST_ATMOSPHERIC_eV2 = 1e-4  # far above the matter term of 13 MeV at 20 g/cm³, as the eigensystem needs
+
 
 class Provenance(Mapping[str, str]):
     """What a predictor was built from. It is no part of a compiled program: any two compare equal."""
@@ -59,8 +64,8 @@ def check_inside(parameters: Mapping[str, object], box: Box, predictor: str) -> 
         value = parameters.get(name)
         if value is None or isinstance(value, jax.core.Tracer):
             continue
-        number = np.asarray(value)
-        if not np.all((number >= low) & (number <= high)):
+        number, slack = np.asarray(value), ROUNDING * (high - low)
+        if not np.all((number >= low - slack) & (number <= high + slack)):
             raise NuebarError(
                 f"parameter {name!r} = {np.ravel(number)[0]:.6g} is outside the box [{low:.6g}, {high:.6g}] "
                 f"of the {predictor} predictor; build one with wider windows or use another predictor"
@@ -73,12 +78,32 @@ def physics_vector(parameters: Mapping[str, ArrayLike]) -> Array:
 
 
 def check_parameters(parameters: Mapping[str, object], known: tuple[str, ...], required: tuple[str, ...]) -> None:
-    """Refuse unknown, missing or non-finite parameters, by name."""
+    """Refuse unknown, missing, non-finite or unphysical parameters, by name."""
     for name in required:
         if name not in parameters:
             raise NuebarError(f"missing parameter {name!r}; a prediction needs {', '.join(required)}")
     for name, value in parameters.items():
         if name not in known:
             raise NuebarError(f"unknown parameter {name!r}; this predictor knows {', '.join(known)}")
-        if not isinstance(value, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(value))):
-            raise NuebarError(f"parameter {name!r}: expected a finite number, got {value}")
+        if not isinstance(value, jax.core.Tracer) and not _is_number(value):
+            raise NuebarError(f"parameter {name!r}: expected one finite number, got {value!r}")
+    numbers = {n: float(np.asarray(v)) for n, v in parameters.items() if not isinstance(v, jax.core.Tracer)}
+    for name, (low, high) in PHYSICAL.items():
+        if not low - ROUNDING <= numbers.get(name, low) <= high + ROUNDING:
+            raise NuebarError(f"parameter {name!r}: expected a number from {low:g} to {high:g}, got {numbers[name]:g}")
+    solar, atmospheric = numbers.get("dm2_21_eV2", np.nan), numbers.get("dm2_31_eV2", np.nan)
+    if solar <= 0:
+        raise NuebarError(f"parameter 'dm2_21_eV2': expected a number above 0, got {solar:g}")
+    least = np.fmax(SMALLEST_ATMOSPHERIC_eV2, solar)
+    if abs(atmospheric) <= least:
+        raise NuebarError(
+            f"parameter 'dm2_31_eV2': expected a size above {least:g} eV², got {atmospheric:g}; correct it"
+        )
+
+
+def _is_number(value: object) -> bool:
+    try:
+        number = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str) and number.ndim == 0 and bool(np.isfinite(number))

@@ -27,6 +27,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from scipy.fft import dct
 
+from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import Eigensystem, PHASE_per_eV2_km_MeV, POTENTIAL_eV2_per_MeV, eigensystem
 from nuebar.predict.box import PHYSICS, Box, Provenance, check_inside, check_parameters, physics_vector
@@ -37,6 +38,7 @@ __all__ = ["HarmonicPredictor", "Windows"]
 
 TOLERANCE = 1e-12  # Chebyshev coefficients below this fraction of a channel's largest bin are dropped
 CORE_TOLERANCE = 1e-7  # the same for single cores
+MOST_NODES = 20_000  # a table of 0.3 GB while it is built
 ENERGY_NODES = 8  # degree of the polynomials in energy that carry v_q and ν_q from the nodes to the bins
 
 
@@ -52,12 +54,26 @@ class Windows:
     solar: tuple[float, float]
     atmospheric: tuple[float, float]
 
+    def __post_init__(self) -> None:
+        """Refuse windows that are not (low, high), or too narrow for both Δm²31 and Δm²32."""
+        for name, window in (("solar", self.solar), ("atmospheric", self.atmospheric)):
+            if not (len(window) == 2 and 0 < window[0] < window[1] < np.inf):
+                raise NuebarError(f"{name} window: expected 0 < low < high in eV², got {window}")
+        for low, high in (self.normal(), self.inverted()):
+            if not low < high:
+                raise NuebarError(
+                    f"atmospheric window: expected it wider than the upper end {self.solar[1]:g} eV² of the solar "
+                    f"one, since it holds Δm²31 and Δm²32, got {self.atmospheric}; widen it"
+                )
+
     @classmethod
     def around_pdg(cls, n_sigma: float = 15.0) -> Windows:
         """N standard deviations around PDG 2022 in both orderings.
 
         PDG 2022: Δm²21 = (7.53 ± 0.18)e-5; Δm²32 = (2.437 ± 0.033)e-3 (normal), (-2.519 ± 0.033)e-3 (inverted).
         """
+        if not 0 < n_sigma < np.inf:
+            raise NuebarError(f"windows: expected a number of standard deviations above 0, got {n_sigma}")
         d21, s21, s32 = 7.53e-5, 0.18e-5, 0.033e-3
         solar = (max(d21 - n_sigma * s21, 0.5e-5), d21 + n_sigma * s21)
         # |Δm²32| in the normal and |Δm²31| in the inverted ordering are the smaller ones of their pairs.
@@ -433,6 +449,11 @@ def _series(
     """Chebyshev coefficients of G and G1 over a window, cut where nothing is left above the tolerance."""
     middle, half = 0.5 * (window[0] + window[1]), 0.5 * (window[1] - window[0]) * 1.02
     reach = 2.0 * PHASE_per_eV2_km_MeV * inputs.baseline_km[cores].max() / inputs.e_nu_MeV.min() * half
+    if reach > MOST_NODES:
+        raise NuebarError(
+            f"the harmonic predictor would need {reach:.0f} nodes for Δm² from {window[0]:g} to {window[1]:g} eV² at "
+            f"{inputs.baseline_km[cores].max():g} km, more than {MOST_NODES}; narrow the windows or use the matrix"
+        )
     n = int(reach + 8.0 * reach ** (1.0 / 3.0) + 25)
     x = middle + half * np.cos(np.pi * (np.arange(n) + 0.5) / n)
     waves = np.zeros((1 if together else cores.size, inputs.e_nu_MeV.size, n))

@@ -88,6 +88,9 @@ class MatrixPredictor(eqx.Module):
         check_parameters(parameters, self.parameter_names, OSCILLATION)
         return _predict(self, physics_vector(parameters))
 
+    def check(self, parameters: Mapping[str, ArrayLike]) -> None:
+        """Nothing to refuse beyond :func:`nuebar.predict.box.check_parameters`: it has no box."""
+
     def channels(self, p: ArrayLike) -> Array:
         """Counts of all cores together (row 0) and of each core, shape ``(1 + cores, bins)``.
 

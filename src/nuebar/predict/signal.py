@@ -32,6 +32,7 @@ CELL_MeV = 0.02
 GRADED_MeV, GRADED_CELLS = 0.2, 20
 NODES_PER_CELL = 3
 ANGLES = 5
+LEAST_SEEN = 1e-9  # part of the signal that must fall into the bins
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,7 @@ def nonlinearity(
         nominal = np.asarray(light) / grid
         curves = []
     else:
-        table = read_text_table(experiment.table(kind), ("e_dep_MeV", "nominal"))
-        grid, nominal = table.numbers("e_dep_MeV"), table.numbers("nominal")
-        curves = [table.numbers(name) for name in table.header if name.startswith("pull")]
+        grid, nominal, curves = _curves(experiment, kind)
     curves = [nominal + scale * (c - nominal) for c in curves]
     anchor = experiment.response.anchor_MeV
     if anchor > 0 and own:
@@ -204,6 +203,19 @@ def nonlinearity(
         curves = [c / nominal for c in curves]
         nominal = np.ones_like(nominal)
     return Nonlinearity(np.asarray(grid), np.asarray(nominal), np.array(curves).reshape(len(curves), np.size(grid)))
+
+
+def _curves(experiment: Experiment, name: str) -> tuple[Array, Array, list[Array]]:
+    """A table of the non-linearity: energies, nominal ratio, and ratios of the pull curves."""
+    table = read_text_table(experiment.table(name), ("e_dep_MeV", "nominal"))
+    names = ["nominal", *(name for name in table.header if name.startswith("pull"))]
+    grid, ratios = table.numbers("e_dep_MeV"), [table.numbers(name) for name in names]
+    table.require((grid > 0) & (grid < 1e3), "e_dep_MeV", "expected MeV above 0, below 1000; correct the cell")
+    for name, ratio in zip(names, ratios, strict=True):
+        table.require((ratio > 0.01) & (ratio < 10), name, "expected a ratio from 0.01 to 10; correct the cell")
+    rising = np.concatenate([[True], (np.diff(grid) > 0) & (np.diff(grid * ratios[0]) > 0)])
+    table.require(rising, "e_dep_MeV", "expected e_dep and the visible energy to rise from row to row; sort them")
+    return grid, ratios[0], ratios[1:]
 
 
 def signal_inputs(
@@ -220,10 +232,12 @@ def signal_inputs(
         The inputs of the predictors.
     """
     e_nu, de = neutrino_grid()
-    flux, extras = _flux(experiment, e_nu, inputs)
-    events_per_flux = _cross_section(experiment, e_nu, inputs) * de * experiment.target.free_protons
-    events_per_flux *= experiment.target.efficiency
-    events = flux * events_per_flux
+    with np.errstate(over="ignore", invalid="ignore"):  # _check_events says it in words
+        flux, extras = _flux(experiment, e_nu, inputs)
+        events_per_flux = _cross_section(experiment, e_nu, inputs) * de * experiment.target.free_protons
+        events_per_flux *= experiment.target.efficiency
+        events = flux * events_per_flux
+    _check_events(experiment, e_nu, events)
     rate = experiment.reactor.unoscillated_per_day
     anchor = 1.0
     if rate is not None:
@@ -233,6 +247,13 @@ def signal_inputs(
     response = response_matrix(
         e_nu, edges, curve.visible if curve is not None else np.asarray, experiment.response.resolution
     )
+    low, high = (experiment.binning.edges()[k] for k in (0, -1))
+    seen = (response @ events.sum(axis=0))[(edges[:-1] > low - 1e-9) & (edges[1:] < high + 1e-9)]
+    if not seen.sum() > LEAST_SEEN * events.sum():
+        raise NuebarError(
+            f"{experiment.source or experiment.name}: key 'binning': expected bins that see reactor antineutrinos "
+            f"(about 0.8 to 12 MeV), got edges from {low:g} to {high:g} MeV; correct the edges"
+        )
     return SignalInputs(
         e_nu_MeV=e_nu,
         core_names=tuple(c.name for c in experiment.reactor.cores),
@@ -261,6 +282,21 @@ def _fingerprint(*arrays: Array) -> str:
         # To nine digits: the same inputs on another processor may differ in the last bits.
         digest.update(np.char.mod("%.9e", array[..., :: max(1, array.shape[-1] // 97)]).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _check_events(experiment: Experiment, e_nu: Array, events: Array) -> None:
+    """Refuse a signal that is negative, not finite or nothing at all."""
+    where = experiment.source or experiment.name
+    tables = "the tables under 'reactor' (spectrum, shape, nonequilibrium, spent_fuel, history of a core)"
+    bad = ~(np.isfinite(events) & (events >= 0))
+    if bad.any():
+        core, node = np.argwhere(bad)[0]
+        raise NuebarError(
+            f"{where}: expected a finite flux of at least 0, got {events[core, node]:g} events from core "
+            f"{experiment.reactor.cores[core].name!r} at {e_nu[node]:.3f} MeV; check {tables}"
+        )
+    if not 0 < events.sum() < np.inf:
+        raise NuebarError(f"{where}: expected some events from the reactors, got {events.sum():g}; check {tables}")
 
 
 # ---------------------------------------------------------------- reactors
@@ -302,9 +338,14 @@ def _fissions_from_history(experiment: Experiment, name: str, f: Array, energy: 
     if present and len(present) < len(reactor.ISOTOPES):
         raise NuebarError(f"{path}: expected all of {', '.join(reactor.ISOTOPES)} or none, got {present}")
     fractions = [table.numbers(i) for i in present]
-    if np.any(days <= 0) or np.any(power < 0):
-        raise NuebarError(f"{path}: expected positive days and powers ≥ 0 in every row")
+    table.require((days > 0) & (days < 1e12), "days", "expected a number of days above 0; correct the cell")
+    table.require((power >= 0) & (power <= 2000), "power_GW", "expected GW of heat, 0 to 2000; correct the cell")
+    for isotope, column in zip(present, fractions, strict=True):
+        table.require(column >= 0, isotope, "expected a fraction of at least 0; correct the cell")
     fuel = np.stack(fractions, axis=-1) if fractions else np.broadcast_to(f, (days.size, 4))
+    # As in an experiment's file: fractions are rounded to three digits.
+    whole = np.asarray(np.abs(fuel.sum(axis=-1) - 1) < 1e-3)
+    table.require(whole, "U235", "expected fractions that add up to 1; correct the row")
     live = days / days.sum() * experiment.exposure.days * SECONDS_PER_DAY
     return np.asarray(_time_averaged_fissions(power, fuel, live, energy))
 
@@ -318,6 +359,8 @@ def _spectra(experiment: Experiment, e_nu: Array, inputs: CommonInputs | None) -
         return np.asarray(_huber_mueller(e_nu))
     path = experiment.table(experiment.reactor.spectrum)
     grid, *columns = read_table(path, ("e_nu_MeV", *reactor.ISOTOPES))
+    if grid.size < 2:
+        raise NuebarError(f"{path}: expected a spectrum of at least two rows, got {grid.size}; complete the table")
     if np.any(np.array(columns) <= 0) or np.any(np.diff(grid) <= 0):
         raise NuebarError(f"{path}: expected increasing energies and positive spectra in every row")
     return np.array([np.asarray(reactor.tabulated_spectrum(e_nu, grid, c)) for c in columns])

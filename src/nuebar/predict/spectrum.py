@@ -19,7 +19,7 @@ from nuebar.io.histograms import Histogram
 from nuebar.io.releases import CommonInputs, Juno2025Release, read_spectrum, read_table
 from nuebar.parameters import Parameter, ParameterSet
 from nuebar.physics.backgrounds import SHAPES
-from nuebar.predict.box import PHYSICS
+from nuebar.predict.box import PHYSICS, check_parameters
 from nuebar.predict.harmonic import HarmonicPredictor, Windows
 from nuebar.predict.matrix import MatrixPredictor
 from nuebar.predict.signal import SignalInputs, signal_inputs
@@ -71,6 +71,11 @@ class SpectrumModel(eqx.Module):
 
     def _evaluate(self, x: Array) -> tuple[Array, Array, Array, Array]:
         """Expected counts, extra variance, and the signal and backgrounds that they are made of."""
+        if jnp.shape(x) != (len(self.names),):
+            raise NuebarError(
+                f"expected {len(self.names)} parameters ({', '.join(self.names)}), got shape {jnp.shape(x)}; "
+                "make the vector with vector()"
+            )
         values = dict(zip(self.names, x, strict=True))
         signal, fine = self._signal(values)
         backgrounds = self._backgrounds(values)
@@ -82,11 +87,14 @@ class SpectrumModel(eqx.Module):
         return expected, variance, signal, backgrounds
 
     def vector(self, values: Mapping[str, float]) -> np.ndarray:
-        """The parameter vector from values by name; a missing one is refused."""
-        try:
-            return np.array([values[n] for n in self.names], dtype=float)
-        except KeyError as error:
-            raise NuebarError(f"missing parameter {error.args[0]!r}; the model needs {self.names}") from None
+        """The parameter vector from values by name.
+
+        Raises:
+            NuebarError: A value is missing, unknown, not finite, unphysical or outside the predictor's box.
+        """
+        check_parameters(values, self.names, self.names)
+        self.predictor.check({n: values[n] for n in PHYSICS})
+        return np.array([values[n] for n in self.names], dtype=float)
 
     def components(self, values: Mapping[str, float]) -> dict[str, np.ndarray]:
         """Expected counts per bin of the signal and of each background."""
@@ -175,7 +183,10 @@ def build_model(
         raise NuebarError(
             f"unknown predictor {predictor!r}; expected 'harmonic', 'matrix' or a folder made by 'nuebar predict build'"
         )
-    parameters = _parameters(experiment, arrays, signal)
+    try:
+        parameters = _parameters(experiment, arrays, signal)
+    except NuebarError as error:
+        raise NuebarError(f"{experiment.source or experiment.name}: {error}") from error
     edges = np.array(experiment.binning.edges())
     counts = np.array(
         [_background_counts(experiment, b, edges, arrays, release, inputs) for b in experiment.backgrounds]
@@ -224,8 +235,9 @@ def _stored(folder: str, arrays: SignalInputs) -> HarmonicPredictor:
 
 def rebin(histogram: Histogram, edges_MeV: np.ndarray) -> np.ndarray:
     """Counts in other bins, each bin of the histogram taken as flat; what lies outside is dropped."""
-    cumulative = np.concatenate([[0.0], np.cumsum(histogram.counts)])
-    return np.diff(np.interp(edges_MeV, histogram.edges, cumulative))
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever normalises refuses what is not finite
+        cumulative = np.concatenate([[0.0], np.cumsum(histogram.counts)])
+        return np.diff(np.interp(edges_MeV, histogram.edges, cumulative))
 
 
 def _rescaled(model: SpectrumModel, release: Juno2025Release, edges: np.ndarray) -> SpectrumModel:
@@ -235,7 +247,10 @@ def _rescaled(model: SpectrumModel, release: Juno2025Release, edges: np.ndarray)
             f"the experiment has {edges.size - 1} bins and the release {release.edges_MeV.size - 1}, or their edges "
             "differ; correct binning in the experiment's file"
         )
-    factor = release.unoscillated / model.unoscillated()
+    flat = model.unoscillated()
+    if not np.all(flat > 0):
+        raise NuebarError("expected a signal in every bin of the release, got none in some; correct the response")
+    factor = release.unoscillated / flat
     return eqx.tree_at(lambda m: m.bin_factor, model, jax.device_put(factor))
 
 
@@ -289,6 +304,7 @@ def _within_box(parameters: ParameterSet, predictor: Predictor) -> ParameterSet:
     """Narrow the limits to the predictor's box, mirrored for the inverted ordering."""
     if not isinstance(predictor, HarmonicPredictor):
         return parameters
+    predictor.check({n: parameters[n].value for n in PHYSICS})
     box: dict[str, tuple[float, float]] = dict(predictor.box)
     if parameters["dm2_31_eV2"].value < 0:
         box["dm2_31_eV2"] = predictor.windows.inverted()
@@ -319,39 +335,45 @@ def _background_counts(
 ) -> np.ndarray:
     """Counts per bin of one background at its nominal rate."""
     total = background.rate_per_day * experiment.exposure.days
+    where = f"{experiment.source or experiment.name}: key 'backgrounds.{background.name}.shape'"
     if release is not None and experiment.release.backgrounds and background.name in release.backgrounds:
-        return total * _normalised(release.backgrounds[background.name], background.name)
+        return total * _normalised(release.backgrounds[background.name], where)
     if inputs is not None and background.name in ("geoneutrinos", *inputs.backgrounds):
         parts = ("geoneutrinos_U", "geoneutrinos_Th") if background.name == "geoneutrinos" else (background.name,)
         counts = sum(rebin(inputs.backgrounds[p], edges) for p in parts)
-        return total * _normalised(np.asarray(counts), background.name)
-    return total * _shape(experiment, background, edges, arrays)
+        return total * _normalised(np.asarray(counts), where)
+    return total * _shape(experiment, background, edges, arrays, where)
 
 
-def _shape(experiment: Experiment, background: Any, edges: np.ndarray, arrays: SignalInputs) -> np.ndarray:
+def _shape(experiment: Experiment, background: Any, edges: np.ndarray, arrays: SignalInputs, where: str) -> np.ndarray:
     """Bin fractions of a background from the built-in shapes or a user's histogram."""
     shape = background.shape
     if isinstance(shape, str) and shape not in SHAPES:
-        counts = rebin(read_spectrum(experiment.table(shape)), edges)
-        return _normalised(counts, background.name)
+        return _normalised(rebin(read_spectrum(experiment.table(shape)), edges), where)
     weights = {shape: 1.0} if isinstance(shape, str) else shape
     unknown = [n for n in weights if n not in SHAPES]
     if unknown:
         raise NuebarError(
-            f"{experiment.source or experiment.name}: backgrounds.shape of {background.name!r}: unknown shape "
-            f"{unknown[0]!r}; expected one of {', '.join(SHAPES)} or a path of a histogram"
+            f"{where}: unknown shape {unknown[0]!r}; expected some of {', '.join(SHAPES)}, or the path of a histogram"
         )
     a, b, c = experiment.response.resolution
     # The shapes are in deposited energy; the positron curve is what the reconstructed energy knows.
     response = None if arrays.nonlinearity is None else arrays.nonlinearity.visible
-    total = sum(w * np.asarray(SHAPES[n](edges, (a, b, c), response=response)) for n, w in weights.items())
-    return _normalised(np.asarray(total), background.name)
+    try:
+        total = sum(w * np.asarray(SHAPES[n](edges, (a, b, c), response=response)) for n, w in weights.items())
+    except NuebarError as error:
+        raise NuebarError(f"{where}: {error}") from error
+    return _normalised(np.asarray(total), where)
 
 
-def _normalised(counts: np.ndarray, name: str) -> np.ndarray:
-    if not counts.sum() > 0:
-        raise NuebarError(f"background {name!r}: its histogram is empty in the analysis range; check its edges")
-    return counts / counts.sum()
+def _normalised(counts: np.ndarray, where: str) -> np.ndarray:
+    total = counts.sum()
+    if not 0 < total < np.inf:
+        raise NuebarError(
+            f"{where}: expected a histogram with a finite, positive content in the analysis range, got {total:g}; "
+            "check its edges and counts"
+        )
+    return counts / total
 
 
 def _lever(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -372,7 +394,10 @@ def _signal_shape(experiment: Experiment, fine_edges: np.ndarray, inputs: Common
         tao = inputs.shape_uncertainties["tao"]
         relative = np.interp(centre, 0.5 * (tao.edges[1:] + tao.edges[:-1]), tao.counts)
     else:
-        energy, error = read_table(experiment.table(s.spectrum_shape), ("e_MeV", "relative"))
+        path = experiment.table(s.spectrum_shape)
+        energy, error = read_table(path, ("e_MeV", "relative"))
+        if np.any(np.diff(energy) <= 0) or np.any((error < 0) | (error > 100)):
+            raise NuebarError(f"{path}: expected e_MeV that increases and relative from 0 to 100 in every row")
         relative = np.interp(centre, energy, error)
     # Uncorrelated between bins of the reference width: narrower bins fluctuate more.
     return relative * np.sqrt(s.spectrum_shape_width_MeV / np.diff(fine_edges))
