@@ -135,9 +135,12 @@ def eigensystem(
     total = d2 - a - delta
     product = -a * d2 * w1 * d3 / lam3
     gap = jnp.sqrt(total**2 - 4.0 * product)
-    # The root of smaller size comes from the product, so that nothing cancels; λ2 > 0 always.
-    lam2 = 0.5 * (total + gap)
-    lam1 = product / lam2
+    # λ1 ≤ 0 ≤ λ2. The root of smaller size comes from the product, so that nothing cancels; which one it is
+    # depends on the sign of the sum: that turns where the matter term exceeds Δm²21.
+    large = 0.5 * jnp.where(total >= 0, total + gap, total - gap)
+    small = product / large
+    lam2 = jnp.where(total >= 0, large, small)
+    lam1 = jnp.where(total >= 0, small, large)
     gap31, gap32 = lam3 - lam1, lam3 - lam2
 
     weight1 = (w1 * (lam1 - d2) * (lam1 - d3) + lam1 * (w2 * (lam1 - d3) + w3 * (lam1 - d2))) / (gap * gap31)

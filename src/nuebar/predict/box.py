@@ -22,6 +22,8 @@ Box = Mapping[str, tuple[float, float]]
 # Where the parameters make sense at all; 20 g/cm³ is more than the centre of the Earth has.
 PHYSICAL: Box = {"sin2_th12": (0.0, 1.0), "sin2_th13": (0.0, 1.0), "matter_density_g_cm3": (0.0, 20.0)}
 ROUNDING = 1e-9  # of the width of a box: where a fit ends on a limit, it may end a rounding beside it
+SMALLEST_SOLAR_eV2 = 1e-6  # an oscillation length of 2500 km at 1 MeV: no reactor experiment sees a smaller one
+LARGEST_eV2 = 1.0
 SMALLEST_ATMOSPHERIC_eV2 = 1e-4  # far above the matter term of 13 MeV at 20 g/cm³, as the eigensystem needs
 
 
@@ -94,11 +96,16 @@ def check_parameters(parameters: Mapping[str, object], known: tuple[str, ...], r
     solar, atmospheric = numbers.get("dm2_21_eV2", np.nan), numbers.get("dm2_31_eV2", np.nan)
     if solar <= 0:
         raise NuebarError(f"parameter 'dm2_21_eV2': expected a number above 0, got {solar:g}")
+    if solar < SMALLEST_SOLAR_eV2:
+        raise NuebarError(f"parameter 'dm2_21_eV2': expected at least {SMALLEST_SOLAR_eV2:g} eV², got {solar:g}")
     least = np.fmax(SMALLEST_ATMOSPHERIC_eV2, solar)
     if abs(atmospheric) <= least:
         raise NuebarError(
             f"parameter 'dm2_31_eV2': expected a size above {least:g} eV², got {atmospheric:g}; correct it"
         )
+    for name, value in (("dm2_21_eV2", solar), ("dm2_31_eV2", abs(atmospheric))):
+        if value > LARGEST_eV2:
+            raise NuebarError(f"parameter {name!r}: expected at most {LARGEST_eV2:g} eV² in size, got {value:g}")
 
 
 def _is_number(value: object) -> bool:
