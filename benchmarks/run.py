@@ -80,7 +80,7 @@ def harmonic(predictor, p):
     assert np.allclose(compiled(p), np.asarray(harmonic_module._predict(predictor, p))[BINS], rtol=1e-5)
     x = jnp.asarray(p)
     one = jax.jit(lambda q: harmonic_module._predict(predictor, q)[BINS])
-    density = x[4:]
+    density, angles = x[4:], x[:4]
     gradient = jax.jit(jax.jacfwd(lambda q: harmonic_module._predict(predictor, jnp.concatenate([q, density]))[BINS]))
     many = jax.jit(jax.vmap(lambda h, q: harmonic_module._predict(h, q)[BINS], (None, 0)))
     n = 500
@@ -89,7 +89,7 @@ def harmonic(predictor, p):
     return {
         "compiled scalar path": timed(lambda: compiled(p)),
         "one jitted call": timed(lambda: one(x).block_until_ready()),
-        "jacobian of 400 bins, jitted": timed(lambda: gradient(x[:4]).block_until_ready()),
+        "jacobian of 400 bins, jitted": timed(lambda: gradient(angles).block_until_ready()),
         f"each under vmap of {n}": {k: v / n for k, v in each.items()},
         "terms (solar, atmospheric)": [
             predictor.total.solar.value.shape[-1],
