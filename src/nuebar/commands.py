@@ -221,7 +221,7 @@ class _Progress:
 
 def _fit_spectrum(job: FitJob, out: Path | None, *, pictures: bool) -> int:
     from nuebar.jobs.fit import run_fit, write_fit
-    from nuebar.report.text import fit_report
+    from nuebar.jobs.text import fit_report
 
     if out is not None:
         job = _remember_blinding(job, out)
@@ -259,7 +259,7 @@ def _predict_show(
     out: Path | None,
 ) -> int:
     from nuebar.jobs.predict import prediction
-    from nuebar.report.text import rates_table
+    from nuebar.jobs.text import rates_table
 
     shown = prediction(experiment, release, inputs, years, days, predictor)
     _say(rates_table(shown))

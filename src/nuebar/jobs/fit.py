@@ -27,6 +27,7 @@ from nuebar.io.releases import (
     read_spectrum,
 )
 from nuebar.io.results import save_result
+from nuebar.jobs.published import PUBLISHED
 from nuebar.parameters import OSCILLATION, ParameterSet
 from nuebar.predict.spectrum import SpectrumModel, build_model, rebin
 
@@ -121,6 +122,12 @@ class FitOutcome:
     comparison: tuple[FluxRow, ...]
     simulated: bool
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def published(self) -> Mapping[str, tuple[float, float]]:
+        """Published value and error of each parameter, if the same data were fitted in the same ordering."""
+        same = self.job.release is not None and not self.job.asimov and self.job.ordering == "normal"
+        return PUBLISHED.get(self.experiment.name, {}) if same else {}
 
     @property
     def interest(self) -> tuple[str, ...]:
@@ -423,14 +430,13 @@ def _pictures(outcome: FitOutcome, out: Path) -> list[Path]:
 
 def _contour_figure(outcome: FitOutcome):  # type: ignore[no-untyped-def]
     from nuebar.report import plots
-    from nuebar.report.text import published_values
 
     assert outcome.contour is not None
     moved = _moved(outcome.contour, outcome.hidden)
     first, second = moved.names
     levels = [(delta_chi2_level(cl, 2), f"{100 * cl:.2f} % CL, 2 dof") for cl in (0.6827, 0.9545, 0.9973)]
     best = (outcome.shown.parameters[first].value, outcome.shown.parameters[second].value)
-    published = published_values(outcome)
+    published = outcome.published
     reference = None
     if first in published and second in published and not outcome.hidden:
         (x, ex), (y, ey) = published[first], published[second]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nuebar.jobs.published import PUBLISHED_PRECISION
 from nuebar.parameters import OSCILLATION
 from nuebar.report.tables import fit_table
 
@@ -11,22 +12,12 @@ if TYPE_CHECKING:
     from nuebar.jobs.fit import FitOutcome
     from nuebar.jobs.predict import Prediction
 
-__all__ = ["fit_report", "published_values", "rates_table"]
-
-# Published values that a fit of the same data is compared with; a check, never an input.
-PUBLISHED = {
-    # JUNO Collaboration, Nature 654, 343 (2026), arXiv:2511.14593, normal ordering
-    "juno-2025": {"sin2_th12": (0.3092, 0.0087), "dm2_21_eV2": (7.50e-5, 0.12e-5)},
-}
-# arXiv:2204.13249, table 6: expected precision after six years.
-PUBLISHED_PRECISION = {
-    "juno": {"dm2_31_eV2": 0.0047e-3, "dm2_21_eV2": 0.024e-5, "sin2_th12": 0.0016, "sin2_th13": 0.0026},
-}
+__all__ = ["fit_report", "rates_table"]
 
 
 def fit_report(outcome: FitOutcome) -> str:
     """The table of a fit, the comparison of flux models, and what moves the result."""
-    lines = [_header(outcome), "", fit_table(outcome.shown, published_values(outcome) or None)]
+    lines = [_header(outcome), "", fit_table(outcome.shown, outcome.published or None)]
     if outcome.simulated and outcome.experiment.name in PUBLISHED_PRECISION and _six_years(outcome):
         lines += ["", *_precision(outcome)]
     if outcome.comparison and not outcome.hidden:
@@ -34,14 +25,6 @@ def fit_report(outcome: FitOutcome) -> str:
     if outcome.impacts:
         lines += ["", *_impacts(outcome)]
     return "\n".join(lines)
-
-
-def published_values(outcome: FitOutcome) -> dict[str, tuple[float, float]]:
-    """Published value and error of each parameter, if the same data were fitted in the same ordering."""
-    job = outcome.job
-    if job.release is None or job.asimov or job.ordering != "normal":
-        return {}
-    return PUBLISHED.get(outcome.experiment.name, {})
 
 
 def rates_table(shown: Prediction) -> str:
