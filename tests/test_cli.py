@@ -210,3 +210,14 @@ def test_first_measurement_from_the_command_line(capsys, juno_2025_release, tmp_
     assert code == 0
     assert "0.3092" in out  # the published value beside ours
     assert json.loads((tmp_path / "o" / "result.json").read_text())["valid"] is True
+
+
+def test_a_second_fit_leaves_nothing_of_the_first(capsys, small_toml, tmp_path):
+    words = ("--experiment", small_toml, "--asimov", "--out", tmp_path / "o")
+    fit(capsys, *words, "--contour-points", 5)
+    (tmp_path / "o" / "mine.txt").write_text("kept")
+    assert (tmp_path / "o" / "delta_chi2.csv").is_file()
+    _, out, _ = fit(capsys, *words, "--no-contour", "--no-pictures")
+    names = {p.name for p in (tmp_path / "o").iterdir()}
+    assert names == {"result.json", "experiment.toml", "spectrum.csv", "covariance.csv", "mine.txt"}
+    assert "no uncertainty of the energy scale" in out

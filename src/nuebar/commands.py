@@ -57,6 +57,7 @@ def fit_spectrum(
     contour: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     no_contour: Annotated[bool, Parameter(negative="")] = False,
     contour_points: int = 13,
+    contour_sigma: float = 3.8,
     no_compare: Annotated[bool, Parameter(negative="")] = False,
     no_pictures: Annotated[bool, Parameter(negative="")] = False,
     blind: Annotated[bool, Parameter(negative="")] = False,
@@ -103,6 +104,8 @@ def fit_spectrum(
         No map.
     contour_points
         Points per axis of the map.
+    contour_sigma
+        Half width of the map in standard errors.
     no_compare
         With a release, do not fit the other flux models.
     no_pictures
@@ -114,7 +117,7 @@ def fit_spectrum(
     seed
         Seed of the run.
     out
-        Output folder.
+        Output folder; without it nothing is written.
     debug
         Show the traceback of an error.
     """
@@ -137,6 +140,7 @@ def fit_spectrum(
         minos=minos,
         contour=() if no_contour else tuple(contour or ("sin2_th12", "dm2_21_eV2")),
         contour_points=contour_points,
+        contour_sigma=contour_sigma,
         compare=not no_compare,
         blind=blind,
         unblind=unblind,

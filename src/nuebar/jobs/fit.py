@@ -36,6 +36,11 @@ __all__ = ["FitJob", "FitOutcome", "FluxRow", "compare_fluxes", "exposure_days",
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
+OUTPUTS = (
+    "result.json", "experiment.toml", "spectrum.csv", "covariance.csv", "delta_chi2.csv",
+    "spectrum.png", "pulls.png", "correlation.png", "impacts.png", "contour.png",
+)  # fmt: skip
+
 FLUXES: Mapping[str, Mapping[str, object]] = {
     "huber-mueller": {"reactor.shape": "none", "release.unoscillated": False},
     "daya-bay": {"reactor.shape": "daya_bay_shape.csv", "release.unoscillated": False},
@@ -68,6 +73,7 @@ class FitJob:
         minos: Whether to run Minos on the parameters of interest.
         contour: Names of the two scanned parameters; empty for none.
         contour_points: Points per axis.
+        contour_sigma: Half width of the map in standard errors.
         compare: Whether to fit the other flux models and energies too (with a release).
         blind: Hide the values.
         unblind: Show them again.
@@ -90,6 +96,7 @@ class FitJob:
     minos: bool = False
     contour: tuple[str, ...] = ("sin2_th12", "dm2_21_eV2")
     contour_points: int = 13
+    contour_sigma: float = 3.8
     compare: bool = True
     blind: bool = False
     unblind: bool = False
@@ -177,7 +184,15 @@ def run_fit(job: FitJob, progress: Progress | None = None) -> FitOutcome:
     if job.contour and usable:
         tick = None if progress is None else (lambda k, n: progress("contour", k, n))
         start = time.perf_counter()
-        contour = scan(fit, result, job.contour, n_points=job.contour_points, problem=problem, progress=tick)
+        contour = scan(
+            fit,
+            result,
+            job.contour,
+            n_points=job.contour_points,
+            n_sigma=job.contour_sigma,
+            problem=problem,
+            progress=tick,
+        )
         clock["contour"] = time.perf_counter() - start
     comparison: tuple[FluxRow, ...] = ()
     if job.compare and release is not None and not job.asimov:
@@ -236,6 +251,8 @@ def _check(job: FitJob) -> None:
     ):
         if value not in known:
             raise NuebarError(f"{name}: expected one of {', '.join(k for k in known if k)}, got {value!r}")
+    if not 0 < job.contour_sigma < 100:
+        raise NuebarError(f"--contour-sigma: expected a number between 0 and 100, got {job.contour_sigma}")
     if len(job.contour) not in (0, 2) or job.contour_points < 5:
         raise NuebarError("--contour needs two parameters and at least 5 points per axis")
 
@@ -334,6 +351,10 @@ def write_fit(outcome: FitOutcome, folder: str | Path, *, pictures: bool = True)
         written.append(out / name)
     if pictures:
         written += _pictures(outcome, out)
+    # What an earlier fit left here must not be taken for a part of this one.
+    for name in OUTPUTS:
+        if out / name not in written:
+            (out / name).unlink(missing_ok=True)
     return tuple(written)
 
 

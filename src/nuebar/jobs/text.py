@@ -24,6 +24,7 @@ def fit_report(outcome: FitOutcome) -> str:
         lines += ["", *_comparison(outcome)]
     if outcome.impacts:
         lines += ["", *_impacts(outcome)]
+    lines += _remarks(outcome)
     return "\n".join(lines)
 
 
@@ -72,6 +73,28 @@ def _header(outcome: FitOutcome) -> str:
     )
 
 
+def _remarks(outcome: FitOutcome) -> list[str]:
+    """What a reader should know before trusting the errors or the map."""
+    e = outcome.experiment
+    lines = [f"reactor spectrum: {e.reactor.spectrum}, shape {e.reactor.shape}" if not outcome.job.inputs else ""]
+    if not e.systematics.signal and e.reactor.segments_MeV == ():
+        lines.append("no uncertainty of the signal rate: the experiment's [systematics.signal] is empty")
+    if not (e.systematics.energy_scale or e.systematics.nonlinearity):
+        lines.append("no uncertainty of the energy scale: the experiment has neither energy_scale nor nonlinearity")
+    if outcome.contour is not None:
+        d = outcome.contour.delta_chi2
+        lowest = min(d[0].min(), d[-1].min(), d[:, 0].min(), d[:, -1].min())
+        if lowest < 11.83:
+            lines.append(
+                f"the map ends at Δχ² = {lowest:.1f}, inside the 99.73 % contour (11.83): a limit of a parameter, or "
+                "widen it with --contour-sigma"
+            )
+    if outcome.job.contour and outcome.contour is None and not outcome.result.valid:
+        lines.append("no map: the fit is not valid")
+    kept = [line for line in lines if line]
+    return ["", *kept] if kept else []
+
+
 def _six_years(outcome: FitOutcome) -> bool:
     e = outcome.experiment
     return abs(e.exposure.days / e.exposure.days_per_year - 6.0) < 0.01
@@ -108,7 +131,7 @@ def _comparison(outcome: FitOutcome) -> list[str]:
 
 
 def _impacts(outcome: FitOutcome) -> list[str]:
-    lines = ["largest impacts (shift of the parameter, in its errors, when the pull moves by its own):"]
+    lines = ["largest impacts (shift of the parameter, in its errors, when the pull moves by its own fitted error):"]
     for name, ranked in outcome.impacts.items():
         error = outcome.result.parameters[name].error
         top = ", ".join(f"{n} {v / error:+.2f}" for n, v in list(ranked.items())[:5])
