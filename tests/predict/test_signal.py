@@ -216,3 +216,29 @@ def test_user_spectrum_table(juno, tmp_path):
     reactor = dataclasses.replace(juno.reactor, spectrum="hm.csv")
     mine = dataclasses.replace(juno, source=str(tmp_path / "mine.toml"), reactor=reactor)
     np.testing.assert_allclose(signal_inputs(mine).events, signal_inputs(juno).events, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("kB", "fC", "anchor"), [(12.05, 0.517, 3.55), (15.0, 0.5, 3.57), (10.05, 0.225, 3.67)])
+def test_anchor_of_the_embedded_curves(juno, kB, fC, anchor):
+    """juno.toml says where a positron's light per MeV equals that of the n-H gamma: E_vis / E_dep = 1 there."""
+    from nuebar.physics.scintillator import positron_visible_energy
+
+    e = np.linspace(2.5, 5.0, 251)
+    r = juno.response
+    light = positron_visible_energy(e, kB, fC, r.light_yield_per_MeV, photons_per_cm=r.cherenkov_photons_per_cm)
+    assert np.interp(1.0, np.asarray(light) / e, e) == pytest.approx(anchor, abs=0.01)
+    if (kB, fC) == (r.kB_g_cm2_GeV, r.fC):
+        assert r.anchor_MeV == pytest.approx(anchor)
+
+
+def test_anchored_curves_do_not_move_the_anchor(juno):
+    """At the anchor every pull curve has the nominal scale; without it they do not."""
+    from nuebar.predict.signal import nonlinearity
+
+    for anchor, moves in ((juno.response.anchor_MeV, False), (0.0, True)):
+        curve = nonlinearity(override(juno, {"response.anchor_MeV": anchor}))
+        at = juno.response.anchor_MeV
+        shifts = [
+            np.interp(at, curve.e_dep_MeV, c) / np.interp(at, curve.e_dep_MeV, curve.nominal) - 1 for c in curve.pulls
+        ]
+        assert (np.abs(shifts).max() > 1e-3) == moves

@@ -141,8 +141,12 @@ def _mixing(a, s12, s13, d21, d31, out):  # type: ignore[no-untyped-def]
     total = d21 - a - delta
     product = -a * d21 * w1 * d31 / l3
     gap = np.sqrt(total * total - 4.0 * product)
-    l2 = 0.5 * (total + gap)
-    l1 = product / l2
+    if total >= 0.0:
+        l2 = 0.5 * (total + gap)
+        l1 = product / l2
+    else:
+        l1 = 0.5 * (total - gap)
+        l2 = product / l1
     g31, g32 = l3 - l1, l3 - l2
     m1 = (w1 * (l1 - d21) * (l1 - d31) + l1 * (w2 * (l1 - d31) + w3 * (l1 - d21))) / (gap * g31)
     m3 = ((w1 * (l3 - d21) + w2 * l3) * delta + w3 * l3 * (l3 - d21)) / (g31 * g32)
