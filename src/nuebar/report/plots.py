@@ -638,8 +638,8 @@ def _ranking_panel(ax: Axes, name: str, row: Sequence[tuple[str, float]]) -> Non
     ax.set_yticks(range(len(row)), labels)
     ax.tick_params(axis="y", which="both", length=0)
     ax.set(xlim=(-limit, limit), ylim=(len(row) - 0.4, -0.6))
-    ax.set_xlabel(f"Shift of {_symbol(name)} [its error]")
-    ax.locator_params(axis="x", nbins=5)
+    ax.set_xlabel(f"Shift of {_symbol(name)} [its σ]")
+    ax.locator_params(axis="x", nbins=4)
     ax.grid(axis="x", color="#dddddd", linewidth=0.6)
 
 
