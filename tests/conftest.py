@@ -1,9 +1,13 @@
 """Double precision for the whole suite, the shared data, and models that many tests use."""
 
 import os
+import tempfile
 from pathlib import Path
 
+from nuebar.kernels import kernel_cache_folder
+
 os.environ.setdefault("JAX_ENABLE_X64", "1")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(kernel_cache_folder(Path(tempfile.gettempdir()))))
 
 import jax
 import pytest

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from nuebar.errors import NuebarError
+from nuebar.kernels import kernel_cache_folder
 
 __all__ = ["main"]
 
@@ -17,9 +18,11 @@ EXIT_BAD_INPUT = 2
 def _environment() -> None:
     """Double precision and a compilation cache, before anything imports jax."""
     os.environ.setdefault("JAX_ENABLE_X64", "1")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nuebar"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(base / "nuebar" / "jax" / _fingerprint())
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(caches / "jax" / _fingerprint())
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = str(kernel_cache_folder(caches))
     # The matrices of a fit are small: threads of the linear algebra only get in the way of each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

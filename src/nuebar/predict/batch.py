@@ -13,7 +13,7 @@ import numpy as np
 
 from nuebar.errors import NuebarError
 from nuebar.predict.harmonic import HarmonicPredictor
-from nuebar.predict.numba_door import require_numba
+from nuebar.kernels import require_numba
 
 __all__ = ["BatchHarmonic"]
 

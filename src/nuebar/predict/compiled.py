@@ -16,7 +16,7 @@ from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import POTENTIAL_eV2_per_MeV
 from nuebar.predict.box import PHYSICS, Box, check_parameters
 from nuebar.predict.harmonic import HarmonicPredictor, Series
-from nuebar.predict.numba_door import require_numba
+from nuebar.kernels import require_numba
 
 __all__ = ["CompiledHarmonic"]
 

@@ -1,0 +1,63 @@
+"""Named arrays in one file (safetensors), with a little JSON beside them; nothing in it is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nuebar.errors import NuebarError
+from nuebar.io.files import atomic_path
+
+__all__ = ["load_arrays", "save_arrays"]
+
+
+def save_arrays(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write arrays in one step; the same arrays give the same bytes.
+
+    Args:
+        path: The file, usually ending in ``.safetensors``.
+        arrays: Name → array of numbers.
+        metadata: JSON-able; comes back from :func:`load_arrays`.
+
+    Raises:
+        NuebarError: The place cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    plain = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    text = {"nuebar": json.dumps(dict(metadata or {}), sort_keys=True, allow_nan=False)}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata=text)
+        except Exception as error:  # safetensors raises its own class, also for a full disk
+            raise NuebarError(f"{path}: cannot be written ({error}); free or choose another place") from error
+
+
+def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what :func:`save_arrays` wrote.
+
+    Returns:
+        The arrays by name, and the metadata.
+
+    Raises:
+        NuebarError: There is no such file, or it is not of this kind, or truncated.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not os.path.isfile(path):
+        raise NuebarError(f"{path}: expected a file, found none; check the path")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get("nuebar", "{}"))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise NuebarError(f"{path}: not a safetensors file, or truncated ({error}); make it again") from error
+    if not isinstance(metadata, dict):
+        raise NuebarError(f"{path}: expected metadata of nuebar, got {type(metadata).__name__}; make the file again")
+    return arrays, metadata

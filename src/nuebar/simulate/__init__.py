@@ -1,0 +1,1 @@
+"""The built-in detector Monte Carlo: cascades, light, calibration sources, IBD pairs, radioactivity, streams."""
