@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nuebar.config_checks import ISOTOPES, STATISTICS, check_experiment
+from nuebar.config_detector import Detector, check_detector
 from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION, Parameter
 from nuebar.records import from_mapping, read_toml, refuse, replaced, to_mapping, to_toml
@@ -271,6 +272,7 @@ class Experiment:
     systematics: Systematics = field(default_factory=Systematics)
     release: Release = field(default_factory=Release)
     fit: FitSettings = field(default_factory=FitSettings)
+    detector: Detector | None = None
     source: str = ""
 
     def table(self, name: str) -> Path:
@@ -385,6 +387,8 @@ def _experiment(raw: Mapping[str, Any], source: str, where: str) -> Experiment:
         raise NuebarError(f"{where}: unknown key 'source'; leave it out")
     experiment = dataclasses.replace(from_mapping(Experiment, raw, where), source=source)
     check_experiment(experiment, where)
+    if experiment.detector is not None:
+        check_detector(experiment.detector, where)
     return experiment
 
 
