@@ -1,8 +1,8 @@
 """Write src/nuebar/physics/decays/schemes.json from the evaluated nuclear structure data file (ENSDF).
 
 Needs ``pip install numpy paceENSDF==0.6.3`` in any environment; nuebar itself is not imported. paceENSDF holds ENSDF
-as JSON (version of September 2023; A. M. Hurst, B. D. Pierson and B. C. Archambault, Eur. Phys. J. Web Conf. 284,
-18002 (2023)). Run again when a nuclide is added, a threshold changes or the evaluation does.
+as JSON (version of September 2023; A. M. Hurst et al., Eur. Phys. J. Web Conf. 284, 18002 (2023)). Run again when a
+nuclide is added, a threshold changes or the evaluation does.
 
 What is done to the evaluation, for each pair of parent and daughter:
 
@@ -83,8 +83,8 @@ CHAINS = {
 }
 
 # Feeding from the balance of intensities; the level (keV) that takes what is missing from one. 210Pb: the evaluated
-# feedings (84 and 16 %) contradict the 46.5 keV line, the balance gives the 80 and 20 % of DDEP. 228Ac: they add up to
-# 0.95, and what they miss can only go to the level whose line is nearly all converted.
+# feedings (84 and 16 %) contradict the 46.5 keV line, the balance gives the 80 and 20 % of DDEP (nominal). 228Ac: they
+# add up to 0.95, and what they miss goes to the level whose line is nearly all converted: no other line hides so much.
 BALANCED = {"Pb210": 0.0, "Ac228": 57.763}
 # Photons per 100 decays. ENSDF has 2.1 and 0.76, which enter the levels at 968.3 and 938.6 keV and have no way out;
 # the evaluation before it, used by ICRP Publication 107 (2008), has these.
@@ -92,13 +92,13 @@ INTENSITY_FIXES = {("Ac228", 674.75): 0.109, ("Ac228", 214.85): 0.029}
 # 234Th ends in 234mPa, a nuclide of its own. ENSDF gives the levels above it as 73.92 + X keV; X is taken as zero and
 # the lines that the data set sends to the level at 73.92 end in the isomer.
 GROUND = {"Th234": ("Pa234m", 73.92)}
-# Levels (keV) that break up rather than emit photons: the Hoyle state of 12C.
+# Levels (keV) that break up rather than emit photons: the Hoyle state of 12C and those above it.
 BREAKUP = {("B12", 7657.8), ("B12", 10300.0), ("B12", 12710.0)}
 # Measured shape factor, a polynomial in the electron's total energy W / m: I. E. Alekseev et al., "Precision
 # measurement of 210Bi beta-spectrum", arXiv:2005.08481.
 SHAPES = {"Bi210": [1.0, -0.4363, 0.0523]}
 NOTES = {
-    "Ac228": "Two intensities (674.8 and 214.9 keV) from an older evaluation; 7 % more feeding of the 57.8 keV level.",
+    "Ac228": "674.8 and 214.9 keV from an older evaluation; the 57.8 keV level is fed by 14.6 instead of 7 %.",
     "B12": "Without the feeding of levels that break up into three alpha particles.",
     "Bi210": "Shape of the spectrum as measured.",
     "Pa234m": "Without the 0.16 % to 234Pa; E0 intensities from the balance of their levels.",

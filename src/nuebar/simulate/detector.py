@@ -89,9 +89,7 @@ class DetectorModel:
             table,
             electronics,
             _uniformity(experiment, d),
-            layers(
-                [(d.material, d.radius_m), (d.vessel, d.radius_m + d.acrylic_m), (d.buffer, d.outer_radius_m)]
-            ),
+            layers([(d.material, d.radius_m), (d.vessel, d.radius_m + d.acrylic_m), (d.buffer, d.outer_radius_m)]),
             electron_tables(d.material, d.electrons_per_gram_mol),
             photon_tables(d.material),
             float(anchor),
@@ -153,9 +151,7 @@ def gamma_cascades(
         raise NuebarError(f"gammas: expected energies from 0.001 to 15 MeV, got {list(energies_MeV)}; correct them")
     room = 400 + int(cascades * (60 * gammas.size + 10 * gammas.sum()))
     codes, counts = np.empty(room, np.uint16), np.empty(cascades, np.int64)
-    used = _follow_many(
-        gammas, photon_tables(material), electron_tables(material, per_gram), key, codes, counts
-    )
+    used = _follow_many(gammas, photon_tables(material), electron_tables(material, per_gram), key, codes, counts)
     return CascadePool(codes[:used].copy(), np.concatenate([[0], np.cumsum(counts)]))
 
 

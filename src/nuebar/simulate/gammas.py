@@ -31,14 +31,14 @@ from typing import NamedTuple
 import numpy as np
 
 from nuebar.kernels import njit
-from nuebar.physics.constants import CLASSICAL_ELECTRON_RADIUS_cm, ELECTRON_MASS_MeV, AVOGADRO_per_mol
+from nuebar.physics.constants import AVOGADRO_per_mol, CLASSICAL_ELECTRON_RADIUS_cm, ELECTRON_MASS_MeV
 from nuebar.physics.materials import Material, load_material
 from nuebar.simulate.deposits import add_electron
 from nuebar.simulate.random import uniform
 
 __all__ = [
-    "LOWEST_PHOTON_MeV",
     "ElectronTables",
+    "LOWEST_PHOTON_MeV",
     "PhotonTables",
     "compton",
     "electron_tables",
@@ -174,9 +174,7 @@ def compton(e_MeV: float, key: int, counter: int) -> tuple:
 
 
 @njit
-def _radiate(
-    t_MeV: float, electrons: ElectronTables, key: int, counter: int, stack: np.ndarray, depth: int
-) -> tuple:
+def _radiate(t_MeV: float, electrons: ElectronTables, key: int, counter: int, stack: np.ndarray, depth: int) -> tuple:
     """Bremsstrahlung photons of a track go onto the stack; returns what is left of the track's energy."""
     i = min(int(t_MeV / electrons.step_MeV), _TRACKS - 2)
     f = t_MeV / electrons.step_MeV - i
@@ -327,19 +325,13 @@ def follow_gamma(
             counter += _ONE
             if kind == 0:
                 scattered, counter = compton(e_MeV, key, counter)
-                counter, depth, n = stop_electron(
-                    e_MeV - scattered, electrons, key, counter, stack, depth, codes, n
-                )
+                counter, depth, n = stop_electron(e_MeV - scattered, electrons, key, counter, stack, depth, codes, n)
                 e_MeV = scattered
             elif kind == 1:
                 kinetic = e_MeV - 2 * _ME
                 share = uniform(key, counter) * kinetic
-                counter, depth, n = stop_electron(
-                    share, electrons, key, counter + _ONE, stack, depth, codes, n
-                )
-                counter, depth, n = stop_positron(
-                    kinetic - share, electrons, key, counter, stack, depth, codes, n
-                )
+                counter, depth, n = stop_electron(share, electrons, key, counter + _ONE, stack, depth, codes, n)
+                counter, depth, n = stop_positron(kinetic - share, electrons, key, counter, stack, depth, codes, n)
                 e_MeV = 0.0
             else:
                 break

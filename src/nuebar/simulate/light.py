@@ -26,11 +26,11 @@ from nuebar.simulate.uniformity import UniformityMap, local_light
 __all__ = [
     "EXACT_BELOW",
     "Electronics",
-    "calibration_charges",
     "charge",
     "deposit_photons",
     "draw_block",
     "reconstruct",
+    "require_electronics",
 ]
 
 EXACT_BELOW = 60.0
@@ -100,39 +100,6 @@ def deposit_photons(codes: np.ndarray, offsets: np.ndarray, table: np.ndarray, p
         for i in range(offsets[k], offsets[k + 1]):
             total += table[codes[i]]
         photons[k] = total
-
-
-@njit
-def calibration_charges(
-    codes: np.ndarray,
-    offsets: np.ndarray,
-    first: int,
-    table: np.ndarray,
-    electronics: Electronics,
-    key: int,
-    charges: np.ndarray,
-) -> None:
-    """Charges of consecutive cascades of a pool at the detector's centre, wrapping around at its end.
-
-    Args:
-        codes: Deposits of all cascades, uint16.
-        offsets: Shape ``(cascades + 1,)``.
-        first: Cascade to begin with.
-        table: Photons of every code, shape ``(65536,)``.
-        electronics: Photo-electrons per photon, spread, dark counts.
-        key: Key of the random numbers.
-        charges: Output, one for each event wanted.
-    """
-    cascades = offsets.size - 1
-    k = first
-    for event in range(charges.size):
-        total = 0.0
-        for i in range(offsets[k], offsets[k + 1]):
-            total += table[codes[i]]
-        charges[event] = charge(total * electronics.pe_per_photon, electronics, key, event_counter(event))
-        k += 1
-        if k == cascades:
-            k = 0
 
 
 @njit

@@ -20,9 +20,10 @@ from nuebar.errors import NuebarError
 from nuebar.kernels import njit
 from nuebar.physics.constants import ELECTRON_MASS_MeV
 from nuebar.simulate.deposits import add_electron
+from nuebar.simulate.directions import circle, isotropic, rotate, tilt
 from nuebar.simulate.gammas import (
-    LOWEST_PHOTON_MeV,
     ElectronTables,
+    LOWEST_PHOTON_MeV,
     compton,
     photon_tables,
     stop_electron,
@@ -48,6 +49,10 @@ PHOTON_FIELDS = 7
 _ME = ELECTRON_MASS_MeV
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 _SCRATCH = 32  # more photons than one track can radiate
+_LOG_MIN = math.log(1e-3)
+_PER_LOG = 4095 / (math.log(15.0) - _LOG_MIN)
+_ROW_STEP = 16
+_COLUMNS = 129
 
 
 class Layers(NamedTuple):
@@ -58,12 +63,15 @@ class Layers(NamedTuple):
         per_m: Attenuation in 1/m, shape ``(layers, grid)``.
         compton: Probability of Compton scattering, same shape.
         pair: Probability of scattering or pair production, same shape.
+        half_versine: (1 - cos)/2 of a Compton scattering: a row for every :data:`_ROW_STEP` of the photon grid,
+            quantiles in the columns.
     """
 
     radius_m: np.ndarray
     per_m: np.ndarray
     compton: np.ndarray
     pair: np.ndarray
+    half_versine: np.ndarray
 
 
 def layers(spheres: Sequence[tuple[str, float]]) -> Layers:
@@ -82,14 +90,33 @@ def layers(spheres: Sequence[tuple[str, float]]) -> Layers:
 def _layers(spheres: tuple[tuple[str, float], ...]) -> Layers:
     radii = np.array([radius for _, radius in spheres])
     if not (len(radii) and radii[0] > 0 and np.all(np.diff(radii) > 0)):
-        raise NuebarError(f"layers: expected outer radii in m that increase, got {radii.tolist()}; order them inside out")
+        raise NuebarError(
+            f"layers: expected outer radii in m that increase, got {radii.tolist()}; order them inside out"
+        )
     tables = [photon_tables(name) for name, _ in spheres]
     return Layers(
         radii,
         np.array([100.0 * t.per_cm for t in tables]),
         np.array([t.compton for t in tables]),
         np.array([t.pair for t in tables]),
+        _compton_quantiles(),
     )
+
+
+@lru_cache(maxsize=1)
+def _compton_quantiles() -> np.ndarray:
+    """(1 - cos)/2 of the Klein-Nishina law at even probabilities, shape ``(rows, columns)``."""
+    rows = np.arange(0, 4095 + _ROW_STEP, _ROW_STEP)
+    k = np.exp(_LOG_MIN + rows / _PER_LOG) / _ME
+    out = np.empty((rows.size, _COLUMNS))
+    even = np.linspace(0.0, 1.0, 4001)
+    for row, k_row in zip(out, k, strict=True):
+        half = np.expm1(even * math.log1p(2 * k_row)) / (2 * k_row)  # even in ln E'
+        x = 1 / (1 + 2 * k_row * half)
+        density = x * x * (x + 1 / x - 4 * half * (1 - half))
+        cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(half))])
+        row[:] = np.interp(np.linspace(0.0, 1.0, _COLUMNS), cumulative / cumulative[-1], half)
+    return out
 
 
 @njit
@@ -99,31 +126,6 @@ def layer_of(radius_m: float, spheres: Layers) -> int:
     while layer < spheres.radius_m.size and radius_m > spheres.radius_m[layer]:
         layer += 1
     return layer
-
-
-@njit
-def isotropic(key: int, counter: int) -> tuple:
-    """A direction in three numbers; two draws."""
-    cos = 2.0 * uniform(key, counter) - 1.0
-    phi = 2.0 * math.pi * uniform(key, counter + _ONE)
-    sin = math.sqrt(1.0 - cos * cos)
-    return sin * math.cos(phi), sin * math.sin(phi), cos
-
-
-@njit
-def rotate(u: float, v: float, w: float, cos: float, phi: float) -> tuple:
-    """The direction (u, v, w) turned by an angle of cosine ``cos`` at azimuth ``phi``."""
-    sin = math.sqrt(max(0.0, 1.0 - cos * cos))
-    a, b = sin * math.cos(phi), sin * math.sin(phi)
-    across = u * u + v * v
-    if across < 1e-12:
-        return a, b, cos if w > 0.0 else -cos
-    root = math.sqrt(across)
-    x = u * cos + (a * u * w - b * v) / root
-    y = v * cos + (a * v * w + b * u) / root
-    z = w * cos - a * root
-    norm = 1.0 / math.sqrt(x * x + y * y + z * z)
-    return x * norm, y * norm, z * norm
 
 
 @njit
@@ -146,7 +148,17 @@ def push(
 
 @njit
 def flight(
-    depths: float, layer: int, i: int, f: float, spheres: Layers, x: float, y: float, z: float, u: float, v: float, w: float
+    depths: float,
+    layer: int,
+    i: int,
+    f: float,
+    spheres: Layers,
+    x: float,
+    y: float,
+    z: float,
+    u: float,
+    v: float,
+    w: float,
 ) -> tuple:
     """Fly until an optical depth is used up or the last sphere is left.
 
@@ -221,42 +233,54 @@ def follow_in_layers(
         The next counter and the new number of deposits.
     """
     grid = spheres.per_m.shape[1]
-    log_min = math.log(1e-3)
-    per_log = (grid - 1) / (math.log(15.0) - log_min)
     last = spheres.radius_m.size
+    edge2 = spheres.radius_m[0] ** 2
     radiated = np.empty(_SCRATCH)
+    e_sum = x_sum = y_sum = z_sum = 0.0
     while depth > 0:
         depth -= 1
-        row = stack[depth]
-        e, x, y, z, u, v, w = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
+        e, x, y, z = stack[depth, 0], stack[depth, 1], stack[depth, 2], stack[depth, 3]
+        u, v, w = stack[depth, 4], stack[depth, 5], stack[depth, 6]
         layer = layer_of(math.sqrt(x * x + y * y + z * z), spheres)
         while e > LOWEST_PHOTON_MeV:
-            g = (math.log(e) - log_min) * per_log
+            g = (math.log(e) - _LOG_MIN) * _PER_LOG
             i = min(max(int(g), 0), grid - 2)
             f = g - i
             depths = -math.log(uniform(key, counter))
-            layer, x, y, z = flight(depths, layer, i, f, spheres, x, y, z, u, v, w)
+            if layer == 0:  # a ball is convex: a flight that ends in it never left it
+                path = depths / (spheres.per_m[0, i] + f * (spheres.per_m[0, i + 1] - spheres.per_m[0, i]))
+                to_x, to_y, to_z = x + path * u, y + path * v, z + path * w
+                if to_x * to_x + to_y * to_y + to_z * to_z < edge2:
+                    x, y, z = to_x, to_y, to_z
+                else:
+                    layer, x, y, z = flight(depths, layer, i, f, spheres, x, y, z, u, v, w)
+            elif layer < last:
+                layer, x, y, z = flight(depths, layer, i, f, spheres, x, y, z, u, v, w)
             if layer == last:
                 e = 0.0
                 break
             chance = uniform(key, counter + _ONE)
             counter += _TWO
-            lit = layer == 0
-            before = n
-            many = 0
             if chance < spheres.compton[layer, i] + f * (spheres.compton[layer, i + 1] - spheres.compton[layer, i]):
-                scattered, counter = compton(e, key, counter)
-                cos = 1.0 + _ME / e - _ME / scattered
-                phi = 2.0 * math.pi * uniform(key, counter)
-                counter += _ONE
-                kinetic = e - scattered
-                e = scattered
-                if lit:
+                half = _scatter(g, uniform(key, counter), spheres.half_versine)
+                a, b = circle(uniform(key, counter + _ONE))
+                counter += _TWO
+                scattered = e / (1.0 + 2.0 * half * e / _ME)
+                if layer == 0:
+                    kinetic = e - scattered
                     counter, many, n = stop_electron(kinetic, electrons, key, counter, radiated, 0, codes, n)
-                    depth = _emit(radiated, 0, many, stack, depth, x, y, z, u, v, w)
-                    _weigh(kinetic, radiated, many, centre, x, y, z)
-                u, v, w = rotate(u, v, w, cos, phi)
+                    for k in range(many):
+                        depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
+                        kinetic -= radiated[k]
+                    e_sum += kinetic
+                    x_sum += kinetic * x
+                    y_sum += kinetic * y
+                    z_sum += kinetic * z
+                e = scattered
+                sin = 2.0 * math.sqrt(half * (1.0 - half))
+                u, v, w = tilt(u, v, w, 1.0 - 2.0 * half, sin * a, sin * b)
                 continue
+            before, many, stays = n, 0, e
             pair = chance < spheres.pair[layer, i] + f * (spheres.pair[layer, i + 1] - spheres.pair[layer, i])
             if pair and e > 2 * _ME:
                 kinetic = e - 2 * _ME
@@ -264,52 +288,46 @@ def follow_in_layers(
                 counter += _ONE
                 counter, many, n = stop_positron(kinetic - share, electrons, key, counter, radiated, 0, codes, n)
                 counter, many, n = stop_electron(share, electrons, key, counter, radiated, many, codes, n)
-                if not lit:
-                    n = before
-                else:
-                    _weigh(kinetic + 2 * _ME, radiated, many, centre, x, y, z)
                 a, b, c = isotropic(key, counter)
                 counter += _TWO
                 depth = push(stack, depth, radiated[0], x, y, z, a, b, c)
                 depth = push(stack, depth, radiated[1], x, y, z, -a, -b, -c)
-                if lit:
-                    depth = _emit(radiated, 2, many, stack, depth, x, y, z, u, v, w)
-            elif lit:
+                stays -= radiated[0] + radiated[1]
+                first = 2
+            else:
                 counter, many, n = stop_electron(e, electrons, key, counter, radiated, 0, codes, n)
-                depth = _emit(radiated, 0, many, stack, depth, x, y, z, u, v, w)
-                _weigh(e, radiated, many, centre, x, y, z)
+                first = 0
             e = 0.0
+            if layer > 0:  # electrons outside give no light, and their bremsstrahlung is not followed
+                n = before
+                continue
+            for k in range(first, many):
+                depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
+                stays -= radiated[k]
+            e_sum += stays
+            x_sum += stays * x
+            y_sum += stays * y
+            z_sum += stays * z
         if e > 0.0 and layer == 0:
             n = add_electron(e, codes, n)
-            _weigh(e, radiated, 0, centre, x, y, z)
+            e_sum += e
+            x_sum += e * x
+            y_sum += e * y
+            z_sum += e * z
+    centre[0] += e_sum
+    centre[1] += x_sum
+    centre[2] += y_sum
+    centre[3] += z_sum
     return counter, n
 
 
 @njit
-def _emit(
-    radiated: np.ndarray,
-    first: int,
-    many: int,
-    stack: np.ndarray,
-    depth: int,
-    x: float,
-    y: float,
-    z: float,
-    u: float,
-    v: float,
-    w: float,
-) -> int:
-    for k in range(first, many):
-        depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
-    return depth
-
-
-@njit
-def _weigh(e_MeV: float, radiated: np.ndarray, many: int, centre: np.ndarray, x: float, y: float, z: float) -> None:
-    """Add what stays here of an energy to the sums: all but the photons that leave the place."""
-    for k in range(many):
-        e_MeV -= radiated[k]
-    centre[0] += e_MeV
-    centre[1] += e_MeV * x
-    centre[2] += e_MeV * y
-    centre[3] += e_MeV * z
+def _scatter(g: float, u: float, half_versine: np.ndarray) -> float:
+    """(1 - cos)/2 of a Compton scattering, from the place on the photon grid and a uniform number."""
+    rows, columns = half_versine.shape
+    r, c = g * (1.0 / _ROW_STEP), u * (columns - 1)
+    i, j = min(max(int(r), 0), rows - 2), int(c)
+    f, h = r - i, c - j
+    low = half_versine[i, j] + h * (half_versine[i, j + 1] - half_versine[i, j])
+    high = half_versine[i + 1, j] + h * (half_versine[i + 1, j + 1] - half_versine[i + 1, j])
+    return low + f * (high - low)
