@@ -215,7 +215,7 @@ class _Todo:
         name, total = self.stage.name, self.stage.chunks
         if self.failures:
             first, *others = sorted(self.failures, key=lambda outcome: outcome.chunk)
-            more = f" (and so do chunks {', '.join(str(o.chunk) for o in others)})" if others else ""
+            more = f" (also {', '.join(str(o.chunk) for o in others)})" if others else ""
             text = f"stage {name!r}, chunk {first.chunk} fails{more}: {first.error}"
             raise (NuebarError if first.expected else RuntimeError)(text) from first.cause
         if self.missing and self.max_seconds is None:

@@ -32,7 +32,7 @@ from nuebar.simulate.gammas import (
 )
 from nuebar.simulate.neutrons import slow_down
 from nuebar.simulate.pool import CascadePool, joined
-from nuebar.simulate.random import derive_key, event_counter, normal, uniform
+from nuebar.simulate.random import event_counter, normal, uniform
 
 __all__ = [
     "PARTS",
@@ -127,9 +127,8 @@ def check_place(source: Source, radius_m: float) -> float:
 def calibration_pool(
     source: Source,
     cascades: int,
-    seed: int,
+    key: np.uint64,
     *,
-    role: str = "training",
     material: str = "lab",
     electrons_per_gram_mol: float = 0.5588,
 ) -> CascadePool:
@@ -138,8 +137,7 @@ def calibration_pool(
     Args:
         source: The source.
         cascades: How many.
-        seed: Seed of the run.
-        role: What the pool is for (training, validation, testing ...): other roles get independent cascades.
+        key: Key of the random numbers: training, validation and testing use different ones.
         material: Tables of the scintillator.
         electrons_per_gram_mol: Its Z/A.
 
@@ -149,7 +147,6 @@ def calibration_pool(
     if cascades < 1:
         raise NuebarError(f"cascades: expected a whole number above 0, got {cascades}")
     recipe = _recipe(source)
-    key = derive_key(seed, "calibration", role, source.name)
     photons, electrons = photon_tables(material), electron_tables(material, electrons_per_gram_mol)
     pools = []
     for first in range(0, cascades, _BLOCK):
@@ -160,7 +157,7 @@ def calibration_pool(
         columns = {"branch": branch, "part": recipe.part[branch]}
         pools.append(CascadePool(codes[:used].copy(), np.concatenate([[0], np.cumsum(counts)]), columns))
     pool = joined(pools)
-    about = {"source": source.name, "seed": seed, "role": role, "cascades": cascades, "material": material}
+    about = {"source": source.name, "cascades": cascades, "material": material}
     return CascadePool(pool.codes, pool.offsets, pool.columns, about)
 
 

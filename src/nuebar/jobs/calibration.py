@@ -1,0 +1,230 @@
+"""Calibration data sets on disk: pools of cascades, then charges at every parameter point, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nuebar.config import Experiment
+from nuebar.errors import NuebarError
+from nuebar.io.arrays import load_arrays, save_arrays
+from nuebar.jobs.experiments import described, recalled
+from nuebar.records import from_mapping, to_mapping
+from nuebar.run import Stage, StageResult, run_stage
+from nuebar.simulate.calibration import (
+    CalibrationPlan,
+    CalibrationSet,
+    charges,
+    check_set,
+    histogram,
+    load_plan,
+    portions,
+    require_sources,
+)
+from nuebar.simulate.detector import DetectorModel
+from nuebar.simulate.pool import CascadePool
+from nuebar.simulate.quench import Response
+from nuebar.simulate.sources import calibration_pool, check_place, load_sources
+from nuebar.simulate.uniformity import local_light
+
+__all__ = ["CalibrationJob", "calibration_chunk", "pool_chunk", "read_calibration", "run_calibration"]
+
+Progress = Callable[[str, int, int], None]
+SINGLE = "point"  # name of the set of a single parameter point
+
+
+@dataclass(frozen=True)
+class CalibrationJob:
+    """What ``nuebar simulate calibration`` was asked for.
+
+    Attributes:
+        experiment: Whose detector is simulated.
+        set_name: A set of the plan.
+        plan: Path of a TOML plan; the published one by default.
+        catalogue: Path of a TOML catalogue of sources; the standard one by default.
+        response: A single parameter point, instead of a set.
+        sources: Names; those of the plan by default.
+        events: Events of every source, instead of those of the set.
+        cascades: Cascades of every source's pool.
+        samples: Whether charges are written, beside the histograms.
+        seed: Seed of the run.
+    """
+
+    experiment: Experiment
+    set_name: str = "small"
+    plan: str | None = None
+    catalogue: str | None = None
+    response: Response | None = None
+    sources: tuple[str, ...] = ()
+    events: int | None = None
+    cascades: int = 2_000_000
+    samples: bool = True
+    seed: int = 1
+
+
+def run_calibration(
+    job: CalibrationJob,
+    folder: str | Path,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    force: bool = False,
+    max_seconds: float | None = None,
+) -> StageResult:
+    """Make the pools of the set's role, then its data sets.
+
+    Args:
+        job: What is wanted.
+        folder: The run folder: ``pools-<role>`` and a folder of the set's name appear in it.
+        jobs: Number of processes.
+        progress: Called as ``progress(what, done, total)``.
+        force: Throw away what another configuration has left there.
+        max_seconds: Start nothing new after this time.
+
+    Returns:
+        The chunks of the data sets.
+    """
+    plan, name, one = _wanted(job)
+    catalogue = load_sources(job.catalogue)
+    require_sources(plan.sources, tuple(catalogue))
+    d = job.experiment.detector
+    if d is None:
+        raise NuebarError(f"{job.experiment.name}: expected a table [detector] to simulate with; see juno.toml")
+    for source in plan.sources:
+        check_place(catalogue[source], d.radius_m)
+    common = {"experiment": described(job.experiment), "catalogue": job.catalogue, "sources": list(plan.sources)}
+    pools = Stage(
+        f"pools-{one.role}",
+        "nuebar.jobs.calibration:pool_chunk",
+        {**common, "cascades": job.cascades},
+        len(plan.sources),
+        ".safetensors",
+    )
+    options = {"jobs": jobs, "progress": progress, "force": force, "max_seconds": max_seconds}
+    run_stage(folder, pools, seed=job.seed, **options)
+    stage = Stage(
+        name,
+        "nuebar.jobs.calibration:calibration_chunk",
+        {
+            **common,
+            "set": to_mapping(one),
+            "name": name,
+            "pools": pools.name,
+            "cascades": job.cascades,
+            "pe_to_observable": plan.pe_to_observable,
+            "bins": list(plan.bins),
+            "samples": job.samples,
+        },
+        len(portions(one)),
+        ".safetensors",
+    )
+    return run_stage(folder, stage, seed=job.seed, **options)
+
+
+def pool_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict[str, Any]:
+    """The pool of one source."""
+    experiment = recalled(config["experiment"])
+    d = experiment.detector
+    assert d is not None
+    source = load_sources(config["catalogue"])[config["sources"][chunk]]
+    pool = calibration_pool(
+        source,
+        config["cascades"],
+        np.uint64(key | 1),
+        material=d.material,
+        electrons_per_gram_mol=d.electrons_per_gram_mol,
+    )
+    pool.save(path)
+    return {"source": source.name, "cascades": len(pool), "deposits": int(pool.codes.size)}
+
+
+def calibration_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict[str, Any]:
+    """Charges of consecutive data sets, all sources."""
+    experiment = recalled(config["experiment"])
+    one: CalibrationSet = from_mapping(CalibrationSet, config["set"], "set")
+    work = portions(one)[chunk]
+    parameters = one.parameters()
+    nominal = DetectorModel.build(experiment)
+    pools = [_pool(path.parent.parent / config["pools"], i) for i in range(len(config["sources"]))]
+    gains = [_gain(config, name, nominal) for name in config["sources"]]
+    bins = config["bins"]
+    counts = np.empty((len(work), len(pools), int(bins[2]) + 2), np.int32)
+    offsets = np.concatenate([[0], np.cumsum([p.count for p in work])])
+    n_pe = np.empty((len(pools), offsets[-1] if config["samples"] else 0), np.float32)
+    for row, portion in enumerate(work):
+        model = DetectorModel.build(experiment, Response(*(float(x) for x in parameters[portion.point])))
+        for s, pool in enumerate(pools):
+            q = charges(
+                pool.codes,
+                pool.offsets,
+                model.light,
+                model.electronics._replace(pe_per_photon=model.electronics.pe_per_photon * gains[s]),
+                portion.count,
+                seed=key,
+                words=(config["sources"][s], row),
+            )
+            counts[row, s] = histogram(q, config["pe_to_observable"], bins)
+            if config["samples"]:
+                n_pe[s, offsets[row] : offsets[row + 1]] = q
+    arrays = {
+        "parameters": parameters[[p.point for p in work]],
+        "data_set": np.array([p.data_set for p in work]),
+        "events": np.array([p.events for p in work]),
+        "first": np.array([p.first for p in work]),
+        "offsets": offsets,
+        "counts": counts,
+        "n_pe": n_pe,
+    }
+    about = {k: config[k] for k in ("name", "sources", "pe_to_observable", "bins")}
+    save_arrays(path, arrays, {"format": 1, "kind": "calibration", **about})
+    return {"data_sets": len(work), "events": int(offsets[-1]) * len(pools)}
+
+
+def read_calibration(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """One chunk of calibration data sets.
+
+    Returns:
+        The arrays ``parameters (rows, 3)``, ``data_set``, ``events``, ``first`` and ``offsets`` of the rows,
+        ``counts (rows, sources, bins + 2)`` and ``n_pe (sources, events)``; and the metadata.
+
+    Raises:
+        NuebarError: The file is missing, truncated or of another kind.
+    """
+    arrays, metadata = load_arrays(path)
+    if metadata.get("kind") != "calibration" or metadata.get("format") != 1:
+        raise NuebarError(f"{path}: expected calibration data sets of format 1; simulate them again")
+    return arrays, metadata
+
+
+def _wanted(job: CalibrationJob) -> tuple[CalibrationPlan, str, CalibrationSet]:
+    plan = load_plan(job.plan)
+    if job.response is not None:
+        r = job.response
+        points = ((r.kB_g_cm2_GeV, r.fC, r.light_yield_per_MeV),)
+        name, one = SINGLE, CalibrationSet(role="testing", events=(10_000,), points=points)
+    elif job.set_name in plan.sets:
+        name, one = job.set_name, plan.sets[job.set_name]
+    else:
+        raise NuebarError(f"set: expected one of {', '.join(plan.sets)}, got {job.set_name!r}; or give --kB --fC ...")
+    if job.events is not None:
+        one = replace(one, events=(job.events,))
+        check_set(one, "events", name)
+    if job.cascades < 1:
+        raise NuebarError(f"cascades: expected a whole number above 0, got {job.cascades}; give one like 2000000")
+    return replace(plan, sources=job.sources or plan.sources), name, one
+
+
+@lru_cache(maxsize=16)
+def _pool(folder: Path, chunk: int) -> CascadePool:
+    return CascadePool.load(folder / f"chunk-{chunk:05d}.safetensors")
+
+
+def _gain(config: Mapping[str, Any], name: str, model: DetectorModel) -> float:
+    """Light at the source's place, against the centre."""
+    x, y, z = load_sources(config["catalogue"])[name].settings.position_m
+    return float(local_light(x, y, z, model.uniformity, False))
