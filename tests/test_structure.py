@@ -13,11 +13,16 @@ RANKS = {
     "errors": 0,
     "parameters": 1,
     "records": 1,
+    "kernels": 1,
     "config_checks": 2,
+    "config_detector": 2,
+    "config_sources": 2,
     "config": 2,
     "physics": 3,
     "stats": 3,
     "io": 3,
+    "run": 4,
+    "simulate": 4,
     "predict": 4,
     "fit": 5,
     "report": 6,
@@ -27,12 +32,14 @@ RANKS = {
 }
 DOORS = {
     "iminuit": {"stats/minimise.py"},
-    "uproot": {"io/releases.py"},
+    "uproot": {"io/root.py"},
+    "pyarrow": {"io/parquet.py"},
+    "h5py": {"io/hdf5.py"},
     "matplotlib": {"report/plots.py"},
     "mplhep": {"report/plots.py"},
     "cyclopts": {"cli.py", "commands.py"},
-    "safetensors": {"io/models.py"},
-    "numba": {"predict/numba_door.py"},
+    "safetensors": {"io/models.py", "io/arrays.py"},
+    "numba": {"kernels.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

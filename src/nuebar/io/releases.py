@@ -9,8 +9,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.io.files import TextTable, read_bytes, read_text_table
 from nuebar.io.histograms import Histogram
+from nuebar.io.root import open_root
 
 # How far two printed bin edges may differ and still be the same edge; files print 0.01 MeV or finer.
 _EDGE_TOLERANCE_MeV = 1e-6
@@ -438,7 +438,7 @@ def read_common_inputs(path: str | os.PathLike[str]) -> CommonInputs:
         NuebarError: The file is missing, not a whole ROOT file, or lacks a histogram; or uproot is not
             installed.
     """
-    with _root_file(path) as file:
+    with open_root(path) as file:
 
         def histograms(keys: Mapping[str, str]) -> dict[str, Histogram]:
             return {name: _root_histogram(path, file, key, name) for name, key in keys.items()}
@@ -461,37 +461,6 @@ def read_common_inputs(path: str | os.PathLike[str]) -> CommonInputs:
             alternatives=histograms(_ALTERNATIVES),
             shape_uncertainties=histograms(_SHAPE_UNCERTAINTIES),
         )
-
-
-@contextmanager
-def _root_file(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """An open ROOT file; whatever goes wrong inside is told as one sentence."""
-    try:
-        import uproot
-    except ImportError as error:
-        message = f"{path}: reading a ROOT file needs uproot, which is not installed; pip install 'nuebar[root]'"
-        raise NuebarError(message) from error
-    _check_root_header(path)
-    try:
-        with uproot.open(Path(path)) as file:
-            yield file
-    except NuebarError:
-        raise
-    except Exception as error:  # a damaged file can make a parser of binary data fail in any way
-        kind = type(error).__name__
-        raise NuebarError(f"{path}: expected a whole ROOT file, got {kind} while reading; fetch it again") from error
-
-
-def _check_root_header(path: str | os.PathLike[str]) -> None:
-    # https://root.cern/doc/master/classTFile.html: "root", version, first byte of data, and the end of the
-    # file, which takes 8 bytes instead of 4 from version 1 000 000 on.
-    data, size = read_bytes(path, 20), os.path.getsize(path)
-    if len(data) < 20 or not data.startswith(b"root"):
-        raise NuebarError(f"{path}: expected a ROOT file, got something else; check the path")
-    large = int.from_bytes(data[4:8], "big") >= 1_000_000
-    end = int.from_bytes(data[12 : 20 if large else 16], "big")
-    if end > size:
-        raise NuebarError(f"{path}: expected {end} bytes, got {size}: the file is cut short; fetch it again")
 
 
 def _root_histogram(path: str | os.PathLike[str], file: Any, key: str, name: str) -> Histogram:
@@ -551,7 +520,7 @@ def read_spectrum(path: str | os.PathLike[str]) -> Histogram:
 
 
 def _root_spectrum(path: str, key: str | None) -> Histogram:
-    with _root_file(path) as file:
+    with open_root(path) as file:
         if key is None:
             keys = [name for name, kind in file.classnames(cycle=False).items() if kind.startswith("TH1")]
             if len(keys) != 1:

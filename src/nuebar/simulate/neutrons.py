@@ -1,8 +1,8 @@
-"""Neutrons that slow down: recoil protons that give light, and where and when the neutron is captured.
+"""Neutrons that slow down: recoil protons that give light, and where the neutron is captured.
 
-Elastic scattering on hydrogen (isotropic in the centre of mass) and on carbon, with the carbon recoil dark. Below
-1 eV the neutron is thermal: it diffuses by a Gaussian of the material's diffusion length and is captured after an
-exponential time.
+Elastic scattering on hydrogen and on carbon, isotropic in the centre of mass, with the carbon recoil dark. Below
+1 eV the neutron is thermal: it diffuses by a Gaussian of the material's diffusion length. The medium is the
+scintillator everywhere; beyond its edge recoils give no light.
 
 Sources:
     [Ga] J. Gammel, in Fast Neutron Physics II, ed. Marion and Fowler (1963): total n-p cross-section (nominal:
@@ -19,14 +19,17 @@ import numpy as np
 
 from nuebar.kernels import njit
 from nuebar.simulate.deposits import add_proton
+from nuebar.simulate.directions import circle, isotropic, tilt
 from nuebar.simulate.random import normal, uniform
-from nuebar.simulate.transport import isotropic, rotate
 
-__all__ = ["slow_down", "wander"]
+__all__ = ["LEAST_RECOIL_MeV", "carbon_barn", "hydrogen_barn", "random_direction", "slow_down", "wander"]
+
+LEAST_RECOIL_MeV = 1e-3
+"""A recoil proton below this energy gives less than 0.1 keV of light and is left out."""
 
 _ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 _THERMAL_MeV = 1e-6
-_LEAST_RECOIL_MeV = 1e-3  # a recoil below it gives less than 0.1 keV of light
+_CONSTANT_MeV = 1e-4  # below, the cross-sections differ from those at rest by less than 0.07 %
 _A = 12.0
 # LAB, 0.859 g/cm³ with 12.01 % hydrogen: nuclei per m and barn.
 _HYDROGEN_per_m_b = 0.859 * 0.1201 / 1.008 * 0.602214 * 100
@@ -58,6 +61,7 @@ def slow_down(
     counter: int,
     codes: np.ndarray,
     n: int,
+    edge_m: float = math.inf,
 ) -> tuple:
     """Scatter until thermal; recoil protons join the deposits, ``place`` moves.
 
@@ -71,33 +75,42 @@ def slow_down(
         counter: First counter to use, uint64.
         codes: Buffer of deposits.
         n: How many it holds.
+        edge_m: Radius of the scintillator: recoils beyond it are dark.
 
     Returns:
         The next counter and the new number of deposits.
     """
+    x, y, z = place[0], place[1], place[2]
+    edge2 = edge_m * edge_m
+    hydrogen = _HYDROGEN_per_m_b * hydrogen_barn(0.0)
+    total = hydrogen + _CARBON_per_m_b * carbon_barn(0.0)
     while t_MeV > _THERMAL_MeV:
-        hydrogen = _HYDROGEN_per_m_b * hydrogen_barn(t_MeV)
-        total = hydrogen + _CARBON_per_m_b * carbon_barn(t_MeV)
-        path = -math.log(uniform(key, counter)) / total
-        place[0] += path * u
-        place[1] += path * v
-        place[2] += path * w
-        phi = 2.0 * math.pi * uniform(key, counter + _ONE)
-        share = uniform(key, counter + _TWO)
-        on_hydrogen = uniform(key, counter + _THREE) * total < hydrogen
-        counter += np.uint64(4)
-        if on_hydrogen:
+        here, both = hydrogen, total
+        if t_MeV > _CONSTANT_MeV:
+            here = _HYDROGEN_per_m_b * hydrogen_barn(t_MeV)
+            both = here + _CARBON_per_m_b * carbon_barn(t_MeV)
+        path = -math.log(uniform(key, counter)) / both
+        x += path * u
+        y += path * v
+        z += path * w
+        a, b = circle(uniform(key, counter + _ONE))
+        chance = uniform(key, counter + _TWO) * both
+        counter += _THREE
+        if chance < here:  # what is left of the draw is uniform again: the share of the energy that stays
+            share = chance / here
             recoil = t_MeV * (1.0 - share)
             cos = math.sqrt(share)
             t_MeV *= share
-            if recoil > _LEAST_RECOIL_MeV:
+            if recoil > LEAST_RECOIL_MeV and x * x + y * y + z * z < edge2:
                 n = add_proton(recoil, codes, n)
         else:
-            c = 2.0 * share - 1.0
+            c = 2.0 * (chance - here) / (both - here) - 1.0
             square = _A * _A + 1.0 + 2.0 * _A * c
             t_MeV *= square / (_A + 1.0) ** 2
             cos = (1.0 + _A * c) / math.sqrt(square)
-        u, v, w = rotate(u, v, w, cos, phi)
+        sin = math.sqrt(max(0.0, 1.0 - cos * cos))
+        u, v, w = tilt(u, v, w, cos, sin * a, sin * b)
+    place[0], place[1], place[2] = x, y, z
     return counter, n
 
 

@@ -48,6 +48,7 @@ PHOTON_FIELDS = 7
 
 _ME = ELECTRON_MASS_MeV
 _ONE, _TWO = np.uint64(1), np.uint64(2)
+_RADIATING_MeV = 0.05  # as in stop_electron
 _SCRATCH = 32  # more photons than one track can radiate
 _LOG_MIN = math.log(1e-3)
 _PER_LOG = 4095 / (math.log(15.0) - _LOG_MIN)
@@ -268,10 +269,14 @@ def follow_in_layers(
                 scattered = e / (1.0 + 2.0 * half * e / _ME)
                 if layer == 0:
                     kinetic = e - scattered
-                    counter, many, n = stop_electron(kinetic, electrons, key, counter, radiated, 0, codes, n)
-                    for k in range(many):
-                        depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
-                        kinetic -= radiated[k]
+                    if kinetic > _RADIATING_MeV and _may_radiate(kinetic, electrons, uniform(key, counter)):
+                        counter, many, n = stop_electron(kinetic, electrons, key, counter, radiated, 0, codes, n)
+                        for k in range(many):
+                            depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
+                            kinetic -= radiated[k]
+                    else:
+                        n = add_electron(kinetic, codes, n)
+                        counter += _ONE
                     e_sum += kinetic
                     x_sum += kinetic * x
                     y_sum += kinetic * y
@@ -322,6 +327,19 @@ def follow_in_layers(
 
 
 @njit
+def _may_radiate(t_MeV: float, electrons: ElectronTables, u: float) -> bool:
+    """Whether an electron may emit bremsstrahlung, from the draw that will count its photons.
+
+    A Poisson number from a uniform one below exp(-mean) is zero, and 1 - mean is less than that. Most electrons are
+    done with here: a call of :func:`stop_electron` costs as much as all else in a scattering.
+    """
+    cell = t_MeV / electrons.step_MeV
+    i = min(int(cell), electrons.photons.size - 2)
+    mean = electrons.photons[i] + (cell - i) * (electrons.photons[i + 1] - electrons.photons[i])
+    return u > 1.0 - mean
+
+
+@njit
 def _scatter(g: float, u: float, half_versine: np.ndarray) -> float:
     """(1 - cos)/2 of a Compton scattering, from the place on the photon grid and a uniform number."""
     rows, columns = half_versine.shape
@@ -331,3 +349,4 @@ def _scatter(g: float, u: float, half_versine: np.ndarray) -> float:
     low = half_versine[i, j] + h * (half_versine[i, j + 1] - half_versine[i, j])
     high = half_versine[i + 1, j] + h * (half_versine[i + 1, j + 1] - half_versine[i + 1, j])
     return low + f * (high - low)
+
