@@ -7,13 +7,11 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nuebar.errors import NuebarError
 
 __all__ = ["kernel_cache_folder", "njit", "require_numba"]
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def require_numba() -> Any:
@@ -27,7 +25,7 @@ def require_numba() -> Any:
     return numba
 
 
-def njit(function: _F) -> _F:
+def njit(function: Callable[..., Any]) -> Any:
     """Compile a function when it is first called: cached on disk, without the interpreter's lock.
 
     No fast-math: sums keep their order, so that the same seed gives the same bits. Without numba the function
@@ -41,7 +39,7 @@ def njit(function: _F) -> _F:
         def missing(*_: Any, **__: Any) -> Any:
             require_numba()
 
-        return missing  # type: ignore[return-value]
+        return missing
     return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
 
 

@@ -105,7 +105,7 @@ def run_calibration(
         len(plan.sources),
         ".safetensors",
     )
-    options = {"jobs": jobs, "progress": progress, "force": force, "max_seconds": max_seconds}
+    options: dict[str, Any] = {"jobs": jobs, "progress": progress, "force": force, "max_seconds": max_seconds}
     run_stage(folder, pools, seed=job.seed, **options)
     stage = Stage(
         name,

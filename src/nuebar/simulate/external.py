@@ -148,9 +148,10 @@ def arrivals_from(
     key: np.uint64,
     *,
     arrivals: int,
-    slope: float = 0.9,
-    tilt: float = 0.6,
-    spacing_m: float = 0.22,
+    slope: float = 0.7,
+    tilt: float = 1.2,
+    spacing_m: float = 0.3,
+    one_in: int = 4,
     least_MeV: float = LEAST_GAMMA_MeV,
 ) -> Arrivals:
     """Follow gammas from a sphere inwards until enough have reached the scintillator.
@@ -164,11 +165,14 @@ def arrivals_from(
         slope: How -ln I grows with the optical depth to the surface; 0 with ``tilt`` 0 for no multiplication.
         tilt: How much faster it grows for a photon that does not fly inwards.
         spacing_m: Wanted distance of the borders: about a mean free path of a 2.6 MeV gamma in water.
+        one_in: Keep one arrival of so many, so that fewer of them have the same start.
         least_MeV: Photons outside the scintillator are dropped below this energy.
 
     Raises:
         NuebarError: The sphere is not outside the scintillator, or next to nothing arrives.
     """
+    if arrivals < 1 or one_in < 1:
+        raise NuebarError(f"arrivals and one_in: expected whole numbers above 0, got {arrivals} and {one_in}")
     if not spheres.radius_m[0] < radius_m < spheres.radius_m[-1]:
         raise NuebarError(
             f"radius_m: expected a sphere between {spheres.radius_m[0]:g} and {spheres.radius_m[-1]:g} m, got "
@@ -183,7 +187,7 @@ def arrivals_from(
     room = 1 << 15
     while count < arrivals:
         arrays = np.empty((room, PHOTON_FIELDS)), np.empty(room, np.int32), np.empty(room, np.int32)
-        n = _descend(way, spheres, lines.energy_MeV, cumulative, key, starts, _BATCH, *arrays)
+        n = _descend(way, spheres, lines.energy_MeV, cumulative, key, starts, _BATCH, one_in, *arrays)
         if n == -2:
             raise NuebarError(f"slope and tilt: one gamma becomes too many; choose less than {slope:g} and {tilt:g}")
         if n < 0:  # the batch again with more room: a start depends on its number only
@@ -196,7 +200,7 @@ def arrivals_from(
                 f"radius_m: {count} of {starts} gammas that start at {radius_m:g} m arrive; use a smaller radius"
             )
     photons, line, start = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Arrivals(photons, line, start, starts, 0.5 * float(chance.sum()))  # half of all gammas start inwards
+    return Arrivals(photons, line, start, starts, 0.5 * one_in * float(chance.sum()))  # half of all gammas start inwards
 
 
 def _way(spheres: Layers, start_m: float, spacing_m: float, slope: float, tilt: float, least_MeV: float) -> _Way:
@@ -270,6 +274,7 @@ def _descend(
     key: int,
     first_start: int,
     starts: int,
+    one_in: int,
     photons: np.ndarray,
     lines: np.ndarray,
     starts_of: np.ndarray,
@@ -295,7 +300,7 @@ def _descend(
         push(stack, 0, e, r * a, r * b, r * c, u, v, w)
         shell_of[0] = shell
         before = n
-        n = _multiply(way, spheres, key, counter + _FIVE, stack, shell_of, photons, n)
+        n = _multiply(way, spheres, key, counter + _FIVE, one_in, stack, shell_of, photons, n)
         if n < 0:
             return n
         for k in range(before, n):
@@ -310,6 +315,7 @@ def _multiply(
     spheres: Layers,
     key: int,
     counter: int,
+    one_in: int,
     stack: np.ndarray,
     shell_of: np.ndarray,
     photons: np.ndarray,
@@ -337,7 +343,9 @@ def _multiply(
             if inwards and shell == 0:
                 if n == photons.shape[0]:
                     return -1
-                n = push(photons, n, e, x, y, z, u, v, w)
+                if one_in * uniform(key, counter) < 1.0:
+                    n = push(photons, n, e, x, y, z, u, v, w)
+                counter += _ONE
                 continue
             shell += -1 if inwards else 1
             if shell == last:

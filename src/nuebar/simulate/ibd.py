@@ -18,15 +18,11 @@ Sources:
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nuebar.errors import NuebarError
-from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.kernels import njit
 from nuebar.physics.constants import ELECTRON_MASS_MeV
 from nuebar.physics.scintillator import N_H_GAMMA_MeV
@@ -35,6 +31,7 @@ from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.directions import circle, isotropic, tilt
 from nuebar.simulate.gammas import ElectronTables, stop_positron
 from nuebar.simulate.ibd_kinematics import DRAWS, IbdSpectrum, InteractionTables, interact, interaction_tables
+from nuebar.simulate.ibd_pool import COLUMNS, IbdPool, offsets_of
 from nuebar.simulate.neutrons import slow_down, wander
 from nuebar.simulate.pool import CascadePool
 from nuebar.simulate.random import event_counter, uniform
@@ -45,7 +42,6 @@ __all__ = ["CARBON", "HYDROGEN", "IbdPool", "ibd_cascades", "ibd_events"]
 HYDROGEN, CARBON = 1, 6
 """Values of ``captured_on``."""
 
-FORMAT = 1
 _ME = ELECTRON_MASS_MeV
 _N_C_SINGLE = 0.681
 _N_C_GAMMAS_MeV = (4.945, 3.684, 1.262)
@@ -53,90 +49,11 @@ _BLOCK = 8192
 _ROOM = 4096  # deposits that one event may have at most
 _DEPOSITS = 80  # more than the mean of prompt or delayed
 _SCRATCH = 32
+_ONE: Any = np.uint64(1)
+_TWO: Any = np.uint64(2)
+_THREE: Any = np.uint64(3)
+_DRAWS: Any = np.uint64(DRAWS)
 _DELAYED = 1 << 43  # event numbers of delayed events: half of what a counter of 64 bits holds
-_COLUMNS = {
-    "e_nu_MeV": ((), np.float64),
-    "core": ((), np.uint8),
-    "cos_theta": ((), np.float32),
-    "vertex_m": ((3,), np.float32),
-    "prompt_m": ((3,), np.float32),
-    "delayed_m": ((3,), np.float32),
-    "capture_ns": ((), np.float64),
-    "captured_on": ((), np.uint8),
-    "prompt_e_dep_MeV": ((), np.float32),
-    "delayed_e_dep_MeV": ((), np.float32),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class IbdPool:
-    """Deposits of antineutrino interactions: valid at any light yield, kB and fC.
-
-    Attributes:
-        prompt: Deposits of the prompt events.
-        delayed: Deposits of the delayed events; empty where the gammas got away.
-        columns: ``e_nu_MeV``, ``core`` (index), ``cos_theta`` (positron), ``vertex_m``, ``prompt_m`` and
-            ``delayed_m`` (centres of the deposited energy, shape ``(pairs, 3)``), ``capture_ns``, ``captured_on``,
-            ``prompt_e_dep_MeV`` (recoil protons included) and ``delayed_e_dep_MeV``.
-        baseline_km: Distance of every core.
-        metadata: What was simulated, with which seed; JSON-able.
-    """
-
-    prompt: CascadePool
-    delayed: CascadePool
-    columns: Mapping[str, np.ndarray]
-    baseline_km: np.ndarray
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        lengths = {name: len(self.columns.get(name, ())) for name in _COLUMNS} | {"delayed": len(self.delayed)}
-        wrong = [f"{name} {rows}" for name, rows in lengths.items() if rows != len(self)]
-        if wrong:
-            raise NuebarError(f"a pool of pairs: expected {len(self)} rows everywhere, got {', '.join(wrong)}")
-        if int(self.columns["core"].max()) >= self.baseline_km.size:
-            raise NuebarError(f"a pool of pairs: expected cores below {self.baseline_km.size}, got a larger index")
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.prompt)
-
-    def part(self, first: int, last: int) -> IbdPool:
-        """Pairs ``first`` to ``last`` (excluded), without a copy of the deposits."""
-        columns = {name: c[first:last] for name, c in self.columns.items()}
-        return IbdPool(
-            self.prompt.part(first, last), self.delayed.part(first, last), columns, self.baseline_km, self.metadata
-        )
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pool as one file of safetensors."""
-        arrays = {f"column.{name}": c for name, c in self.columns.items()} | {"baseline_km": self.baseline_km}
-        for name, pool in (("prompt", self.prompt), ("delayed", self.delayed)):
-            arrays |= {f"{name}.codes": pool.codes, f"{name}.counts": np.diff(pool.offsets).astype(np.uint32)}
-        save_arrays(path, arrays, {"format": FORMAT, "kind": "ibd pairs", **self.metadata})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> IbdPool:
-        """Read a pool.
-
-        Raises:
-            NuebarError: The file is missing, truncated, or no pool of pairs of this version.
-        """
-        arrays, metadata = load_arrays(path)
-        if metadata.pop("kind", None) != "ibd pairs" or metadata.pop("format", None) != FORMAT:
-            raise NuebarError(f"{path}: expected a pool of pairs of format {FORMAT}; simulate it again")
-        try:
-            pools = [
-                CascadePool(arrays[f"{name}.codes"], _offsets(arrays[f"{name}.counts"]))
-                for name in ("prompt", "delayed")
-            ]
-            columns = {name: arrays[f"column.{name}"] for name in _COLUMNS}
-            return cls(*pools, columns, arrays["baseline_km"], metadata)
-        except (NuebarError, KeyError) as error:
-            raise NuebarError(f"{path}: not a complete pool of pairs ({error}); simulate it again") from error
-
-
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 class _Capture(NamedTuple):
@@ -181,7 +98,9 @@ def ibd_cascades(
         raise NuebarError(f"pairs: expected at least one, got {pairs}")
     neutrons = model.detector.neutrons
     capture = _Capture(1e3 * neutrons.capture_time_us, neutrons.carbon_share, 1e-2 * neutrons.diffusion_cm)
-    columns = {name: np.empty((pairs, *shape), dtype) for name, (shape, dtype) in _COLUMNS.items()}
+    columns: dict[str, np.ndarray] = {
+        name: np.empty((pairs, *shape), dtype) for name, (shape, dtype) in COLUMNS.items()
+    }
     rows = _Rows(**columns)
     tables, energies = interaction_tables(spectrum), code_energies_MeV()
     room = _DEPOSITS * min(pairs, _BLOCK) + _ROOM
@@ -207,10 +126,11 @@ def ibd_cascades(
         prompt.append(buffers[0][:p].copy())
         delayed.append(buffers[1][:d].copy())
     return IbdPool(
-        CascadePool(np.concatenate(prompt), _offsets(counts[0])),
-        CascadePool(np.concatenate(delayed), _offsets(counts[1])),
+        CascadePool(np.concatenate(prompt), offsets_of(counts[0])),
+        CascadePool(np.concatenate(delayed), offsets_of(counts[1])),
         columns,
         spectrum.baseline_km,
+        {"key": f"{int(key):016x}", "first_event": first_event},
     )
 
 
@@ -240,11 +160,11 @@ def _follow_pairs(
     while k < last and p + _ROOM <= prompt.size and d + _ROOM <= delayed.size:
         counter = event_counter(first_event + k)
         core, e_nu, cos, e_e, u, v, w, t_n, a, b, c = interact(tables, key, counter)
-        counter += np.uint64(DRAWS)
+        counter += _DRAWS
         r = radius * uniform(key, counter) ** (1.0 / 3.0)
-        x, y, z = isotropic(key, counter + np.uint64(1))
+        x, y, z = isotropic(key, counter + _ONE)
         x, y, z = r * x, r * y, r * z
-        counter += np.uint64(3)
+        counter += _THREE
         rows.e_nu_MeV[k], rows.core[k], rows.cos_theta[k] = e_nu, core, cos
         rows.vertex_m[k, 0], rows.vertex_m[k, 1], rows.vertex_m[k, 2] = x, y, z
 
@@ -265,9 +185,9 @@ def _follow_pairs(
         x, y, z = place[0], place[1], place[2]
         rows.capture_ns[k] = -capture.time_ns * math.log(uniform(key, counter))
         inside = x * x + y * y + z * z < radius * radius
-        on_carbon = inside and uniform(key, counter + np.uint64(1)) < capture.carbon_share
+        on_carbon = inside and uniform(key, counter + _ONE) < capture.carbon_share
         rows.captured_on[k] = CARBON if on_carbon else HYDROGEN
-        counter += np.uint64(2)
+        counter += _TWO
         before = d
         counter, d = _captured(on_carbon, x, y, z, spheres, electrons, key, counter, stack, delayed, d, centre)
         delayed_counts[k] = d - before
@@ -322,7 +242,7 @@ def _positron(
         total = left + 2.0 * _ME
         momentum = math.sqrt(left * total)
         a, b = circle(uniform(key, counter))
-        counter += np.uint64(1)
+        counter += _ONE
         for k in range(2):
             cos = min(1.0, max(-1.0, total * (1.0 - _ME / radiated[k]) / momentum))
             sin = math.sqrt(1.0 - cos * cos)
@@ -331,7 +251,7 @@ def _positron(
             depth = push(stack, depth, radiated[k], x, y, z, i, j, m)
     else:
         u, v, w = isotropic(key, counter)
-        counter += np.uint64(2)
+        counter += _TWO
         depth = push(stack, depth, radiated[0], x, y, z, u, v, w)
         depth = push(stack, depth, radiated[1], x, y, z, -u, -v, -w)
     return follow_in_layers(spheres, electrons, key, counter, stack, depth, codes, n, centre)
@@ -355,7 +275,7 @@ def _captured(
     """Gammas of a capture on hydrogen or carbon, each in a direction of its own."""
     centre[0] = centre[1] = centre[2] = centre[3] = 0.0
     u, v, w = isotropic(key, counter)
-    counter += np.uint64(2)
+    counter += _TWO
     depth = 0
     if not on_carbon:
         depth = push(stack, depth, N_H_GAMMA_MeV, x, y, z, u, v, w)
@@ -363,11 +283,9 @@ def _captured(
         depth = push(stack, depth, _N_C_GAMMAS_MeV[0], x, y, z, u, v, w)
     else:
         depth = push(stack, depth, _N_C_GAMMAS_MeV[1], x, y, z, u, v, w)
-        u, v, w = isotropic(key, counter + np.uint64(1))
+        u, v, w = isotropic(key, counter + _ONE)
         depth = push(stack, depth, _N_C_GAMMAS_MeV[2], x, y, z, u, v, w)
-    return follow_in_layers(
-        spheres, electrons, key, counter + np.uint64(3), stack, depth, codes, n, centre
-    )
+    return follow_in_layers(spheres, electrons, key, counter + _THREE, stack, depth, codes, n, centre)
 
 
 def ibd_events(pool: IbdPool, model: DetectorModel, key: np.uint64, *, first_event: int = 0) -> dict[str, np.ndarray]:

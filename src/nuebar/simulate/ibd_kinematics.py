@@ -8,10 +8,9 @@ energies and directions are those of two bodies exactly: four-momentum is conser
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +27,9 @@ DRAWS = 4
 """Random numbers that :func:`interact` uses."""
 
 _ME, _MP, _MN = ELECTRON_MASS_MeV, PROTON_MASS_MeV, NEUTRON_MASS_MeV
-_ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
+_ONE: Any = np.uint64(1)
+_TWO: Any = np.uint64(2)
+_THREE: Any = np.uint64(3)
 _KAPPA = 0.5 * (_MP**2 + _ME**2 - _MN**2)
 _GUIDES = 4096  # even steps of probability that say where a search begins
 _ROWS, _COLUMNS = 128, 129
@@ -63,8 +64,8 @@ class IbdSpectrum:
             )
         if density.shape != (baseline.size, e.size) or not 1 <= baseline.size <= 256:
             raise NuebarError(
-                f"spectrum: expected per_MeV of shape ({baseline.size}, {e.size}) (cores, energies), at most 256 cores, "
-                f"got {density.shape}; correct it"
+                f"spectrum: expected per_MeV of shape ({baseline.size}, {e.size}) (cores, energies), at most 256 "
+                f"cores, got {density.shape}; correct it"
             )
         if not (np.all(np.isfinite(density)) and np.all(density >= 0) and np.any(density[:, e > THRESHOLD_MeV] > 0)):
             raise NuebarError("spectrum: expected densities that are not negative and not all zero; correct per_MeV")
@@ -72,7 +73,9 @@ class IbdSpectrum:
         direction = np.asarray(direction, float)
         if direction.shape != (baseline.size, 3) or not np.allclose(np.sum(direction**2, axis=1), 1, atol=1e-6):
             raise NuebarError(f"spectrum: expected unit vectors of shape ({baseline.size}, 3), got {direction.shape}")
-        for name, value in zip(("e_nu_MeV", "per_MeV", "baseline_km", "direction"), (e, density, baseline, direction), strict=True):
+        for name, value in zip(
+            ("e_nu_MeV", "per_MeV", "baseline_km", "direction"), (e, density, baseline, direction), strict=True
+        ):
             object.__setattr__(self, name, value)
 
     def weighted(self, survival: np.ndarray) -> IbdSpectrum:

@@ -14,6 +14,7 @@ Sources:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,9 @@ __all__ = ["LEAST_RECOIL_MeV", "carbon_barn", "hydrogen_barn", "random_direction
 LEAST_RECOIL_MeV = 1e-3
 """A recoil proton below this energy gives less than 0.1 keV of light and is left out."""
 
-_ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
+_ONE: Any = np.uint64(1)
+_TWO: Any = np.uint64(2)
+_THREE: Any = np.uint64(3)
 _THERMAL_MeV = 1e-6
 _CONSTANT_MeV = 1e-4  # below, the cross-sections differ from those at rest by less than 0.07 %
 _A = 12.0

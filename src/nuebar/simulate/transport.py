@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,12 @@ from nuebar.simulate.directions import circle, isotropic, rotate, tilt
 from nuebar.simulate.gammas import (
     ElectronTables,
     LOWEST_PHOTON_MeV,
-    compton,
     photon_tables,
     stop_electron,
     stop_positron,
 )
 from nuebar.simulate.random import uniform
+from nuebar.simulate.scattering import LOG_MIN, PER_LOG, compton_quantiles, half_versine
 
 __all__ = [
     "PHOTON_FIELDS",
@@ -47,13 +47,10 @@ PHOTON_FIELDS = 7
 """A photon on the stack: energy in MeV, position in m, direction."""
 
 _ME = ELECTRON_MASS_MeV
-_ONE, _TWO = np.uint64(1), np.uint64(2)
+_ONE: Any = np.uint64(1)
+_TWO: Any = np.uint64(2)
 _RADIATING_MeV = 0.05  # as in stop_electron
 _SCRATCH = 32  # more photons than one track can radiate
-_LOG_MIN = math.log(1e-3)
-_PER_LOG = 4095 / (math.log(15.0) - _LOG_MIN)
-_ROW_STEP = 16
-_COLUMNS = 129
 
 
 class Layers(NamedTuple):
@@ -64,8 +61,7 @@ class Layers(NamedTuple):
         per_m: Attenuation in 1/m, shape ``(layers, grid)``.
         compton: Probability of Compton scattering, same shape.
         pair: Probability of scattering or pair production, same shape.
-        half_versine: (1 - cos)/2 of a Compton scattering: a row for every :data:`_ROW_STEP` of the photon grid,
-            quantiles in the columns.
+        half_versine: Angles of Compton scattering, see :func:`nuebar.simulate.scattering.compton_quantiles`.
     """
 
     radius_m: np.ndarray
@@ -100,24 +96,8 @@ def _layers(spheres: tuple[tuple[str, float], ...]) -> Layers:
         np.array([100.0 * t.per_cm for t in tables]),
         np.array([t.compton for t in tables]),
         np.array([t.pair for t in tables]),
-        _compton_quantiles(),
+        compton_quantiles(),
     )
-
-
-@lru_cache(maxsize=1)
-def _compton_quantiles() -> np.ndarray:
-    """(1 - cos)/2 of the Klein-Nishina law at even probabilities, shape ``(rows, columns)``."""
-    rows = np.arange(0, 4095 + _ROW_STEP, _ROW_STEP)
-    k = np.exp(_LOG_MIN + rows / _PER_LOG) / _ME
-    out = np.empty((rows.size, _COLUMNS))
-    even = np.linspace(0.0, 1.0, 4001)
-    for row, k_row in zip(out, k, strict=True):
-        half = np.expm1(even * math.log1p(2 * k_row)) / (2 * k_row)  # even in ln E'
-        x = 1 / (1 + 2 * k_row * half)
-        density = x * x * (x + 1 / x - 4 * half * (1 - half))
-        cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(half))])
-        row[:] = np.interp(np.linspace(0.0, 1.0, _COLUMNS), cumulative / cumulative[-1], half)
-    return out
 
 
 @njit
@@ -244,7 +224,7 @@ def follow_in_layers(
         u, v, w = stack[depth, 4], stack[depth, 5], stack[depth, 6]
         layer = layer_of(math.sqrt(x * x + y * y + z * z), spheres)
         while e > LOWEST_PHOTON_MeV:
-            g = (math.log(e) - _LOG_MIN) * _PER_LOG
+            g = (math.log(e) - LOG_MIN) * PER_LOG
             i = min(max(int(g), 0), grid - 2)
             f = g - i
             depths = -math.log(uniform(key, counter))
@@ -263,7 +243,7 @@ def follow_in_layers(
             chance = uniform(key, counter + _ONE)
             counter += _TWO
             if chance < spheres.compton[layer, i] + f * (spheres.compton[layer, i + 1] - spheres.compton[layer, i]):
-                half = _scatter(g, uniform(key, counter), spheres.half_versine)
+                half = half_versine(g, uniform(key, counter), spheres.half_versine)
                 a, b = circle(uniform(key, counter + _ONE))
                 counter += _TWO
                 scattered = e / (1.0 + 2.0 * half * e / _ME)
@@ -337,16 +317,3 @@ def _may_radiate(t_MeV: float, electrons: ElectronTables, u: float) -> bool:
     i = min(int(cell), electrons.photons.size - 2)
     mean = electrons.photons[i] + (cell - i) * (electrons.photons[i + 1] - electrons.photons[i])
     return u > 1.0 - mean
-
-
-@njit
-def _scatter(g: float, u: float, half_versine: np.ndarray) -> float:
-    """(1 - cos)/2 of a Compton scattering, from the place on the photon grid and a uniform number."""
-    rows, columns = half_versine.shape
-    r, c = g * (1.0 / _ROW_STEP), u * (columns - 1)
-    i, j = min(max(int(r), 0), rows - 2), int(c)
-    f, h = r - i, c - j
-    low = half_versine[i, j] + h * (half_versine[i, j + 1] - half_versine[i, j])
-    high = half_versine[i + 1, j] + h * (half_versine[i + 1, j + 1] - half_versine[i + 1, j])
-    return low + f * (high - low)
-
