@@ -76,8 +76,7 @@ def quenching(args):
 
 def reference_values(reference, name):
     """Geant4's mean quenched fraction of a source by kB."""
-    entry = reference["gammas"][name]
-    return {float(kB): float(value["mean"]) for kB, value in entry["quenched_fraction"].items()}
+    return dict(zip(reference["kB_g_cm2_GeV"], reference["sources"][name]["mean"], strict=True))
 
 
 def source_charges(name, model, events, *, keep=None, pools={}):  # noqa: B006 - a cache
@@ -339,9 +338,7 @@ NEED_RELEASE = ("resolution", "nonlinearity")
 
 def claim(args, name, numbers, began):
     command = f"python benchmarks/monte_carlo.py --only {name.removeprefix('simulate-')}"
-    path = write_claim(
-        args.out, name, numbers, command=command, seconds=time.perf_counter() - began, seed=SEED
-    )
+    path = write_claim(args.out, name, numbers, command=command, seconds=time.perf_counter() - began, seed=SEED)
     sys.stdout.write(f"{path}\n")
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -15,6 +15,7 @@ from nuebar import __version__
 
 if TYPE_CHECKING:
     from nuebar.jobs.fit import FitJob
+    from nuebar.simulate.quench import Response
 
 __all__ = ["app"]
 
@@ -27,12 +28,13 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-fit, predict, config = (
+fit, predict, simulate, config = (
     App(name="fit", help="Fit measured or expected spectra."),
     App(name="predict", help="Predict spectra; build and look at predictors."),
+    App(name="simulate", help="Simulate calibration sources, antineutrinos, radioactivity and detector streams."),
     App(name="config", help="Look at experiments."),
 )
-for sub in (fit, predict, config):
+for sub in (fit, predict, simulate, config):
     app.command(sub)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 
@@ -180,6 +182,224 @@ def predict_build(
     return _predict_build(experiment, inputs, release, window_sigma, vacuum, out)
 
 
+Jobs = Annotated[int, Parameter(help="Number of processes; the result does not depend on it.")]
+Seed = Annotated[int, Parameter(help="Seed of the run.")]
+Force = Annotated[bool, Parameter(negative="", help="Throw away what another configuration left in the folder.")]
+Budget = Annotated[float | None, Parameter(help="Start nothing new after so many seconds; the same command continues.")]
+Point = Annotated[float | None, Parameter(show_default=False)]
+Oscillation = Annotated[
+    list[str] | None, Parameter(consume_multiple=True, negative="", help="Changed parameters: sin2_th12=0.31 ...")
+]
+
+
+@simulate.command(name="calibration")
+def simulate_calibration(
+    *,
+    out: Path,
+    experiment: str = "juno",
+    set: str = "small",
+    plan: Path | None = None,
+    catalogue: Path | None = None,
+    kB: Annotated[Point, Parameter(name="--kB", help="A single point: g/cm²/GeV.")] = None,
+    fC: Annotated[Point, Parameter(name="--fC", help="A single point: Cherenkov factor.")] = None,
+    light_yield: Annotated[Point, Parameter(help="A single point: photons per MeV.")] = None,
+    sources: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    events: int | None = None,
+    cascades: int = 2_000_000,
+    no_samples: Annotated[bool, Parameter(negative="")] = False,
+    seed: Seed = 1,
+    jobs: Jobs = 2,
+    force: Force = False,
+    max_seconds: Budget = None,
+    debug: Debug = False,
+) -> int:
+    """Charges of calibration sources at one or many points of (kB, fC, light yield).
+
+    Parameters
+    ----------
+    out
+        Run folder; the same command continues in it.
+    experiment
+        Name of a built-in experiment or path of a TOML file with a [detector] table.
+    set
+        Set of the plan: training, validation-1, validation-2, testing-1, testing-2 or small.
+    plan
+        TOML file with sets of one's own.
+    catalogue
+        TOML file with sources of one's own.
+    sources
+        Sources, instead of those of the plan.
+    events
+        Events of each source and data set, instead of those of the set.
+    cascades
+        Cascades in the pool of each source.
+    no_samples
+        Write histograms only.
+    """
+    return _simulate_calibration(
+        experiment,
+        set,
+        plan,
+        catalogue,
+        (kB, fC, light_yield),
+        sources,
+        events,
+        cascades,
+        not no_samples,
+        seed,
+        out,
+        _options(jobs, force, max_seconds),
+    )
+
+
+@simulate.command(name="ibd")
+def simulate_ibd(
+    *,
+    out: Path,
+    experiment: str = "juno",
+    pairs: int = 1_000_000,
+    oscillated: Annotated[bool, Parameter(negative="")] = False,
+    oscillation: Oscillation = None,
+    cascades: Annotated[bool, Parameter(negative="")] = False,
+    kB: Annotated[Point, Parameter(name="--kB", help="g/cm²/GeV, instead of the experiment's.")] = None,
+    fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, instead of the experiment's.")] = None,
+    light_yield: Annotated[Point, Parameter(help="Photons per MeV, instead of the experiment's.")] = None,
+    seed: Seed = 1,
+    jobs: Jobs = 2,
+    force: Force = False,
+    max_seconds: Budget = None,
+    debug: Debug = False,
+) -> int:
+    """Antineutrino interactions: prompt and delayed events with true energy, core and baseline.
+
+    Parameters
+    ----------
+    out
+        Run folder; the same command continues in it.
+    experiment
+        Name of a built-in experiment or path of a TOML file with a [detector] table.
+    pairs
+        How many interactions.
+    oscillated
+        Draw from the oscillated spectrum; without it pairs can be weighted later.
+    cascades
+        Write deposits instead of events: light at any point can be made from them.
+    """
+    return _simulate_ibd(
+        experiment,
+        pairs,
+        oscillated or oscillation is not None,
+        oscillation,
+        cascades,
+        (kB, fC, light_yield),
+        seed,
+        out,
+        _options(jobs, force, max_seconds),
+    )
+
+
+@simulate.command(name="singles")
+def simulate_singles(
+    *,
+    out: Path,
+    experiment: str = "juno",
+    events: int = 2_000_000,
+    pairs: int = 0,
+    window_ms: float = 1.0,
+    cascades: int = 200_000,
+    kB: Annotated[Point, Parameter(name="--kB", help="g/cm²/GeV, instead of the experiment's.")] = None,
+    fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, instead of the experiment's.")] = None,
+    light_yield: Annotated[Point, Parameter(help="Photons per MeV, instead of the experiment's.")] = None,
+    seed: Seed = 1,
+    jobs: Jobs = 2,
+    force: Force = False,
+    max_seconds: Budget = None,
+    debug: Debug = False,
+) -> int:
+    """Radioactivity: singles by material, their rates, and accidental pairs drawn directly.
+
+    Parameters
+    ----------
+    out
+        Run folder; the same command continues in it.
+    experiment
+        Name of a built-in experiment or path of a TOML file with [[detector.singles]].
+    events
+        Singles to draw; 0 for none.
+    pairs
+        Accidental pairs to draw; 0 for none.
+    window_ms
+        Time window of the pairs.
+    cascades
+        Cascades in the pool of each material.
+    """
+    return _simulate_singles(
+        experiment,
+        events,
+        pairs,
+        window_ms,
+        cascades,
+        (kB, fC, light_yield),
+        seed,
+        out,
+        _options(jobs, force, max_seconds),
+    )
+
+
+@simulate.command(name="stream")
+def simulate_stream(
+    *,
+    out: Path,
+    experiment: str = "juno",
+    days: float = 1.0,
+    window_hours: float = 4.0,
+    oscillation: Oscillation = None,
+    above_MeV: Annotated[float | None, Parameter(name="--above-MeV")] = None,
+    no_muons: Annotated[bool, Parameter(negative="")] = False,
+    cascades: int = 200_000,
+    kB: Annotated[Point, Parameter(name="--kB", help="g/cm²/GeV, instead of the experiment's.")] = None,
+    fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, instead of the experiment's.")] = None,
+    light_yield: Annotated[Point, Parameter(help="Photons per MeV, instead of the experiment's.")] = None,
+    seed: Seed = 1,
+    jobs: Jobs = 2,
+    force: Force = False,
+    max_seconds: Budget = None,
+    debug: Debug = False,
+) -> int:
+    """A time-ordered detector stream: antineutrinos, radioactivity, correlated backgrounds and muons.
+
+    Parameters
+    ----------
+    out
+        Run folder; the same command continues in it, and more days extend it.
+    experiment
+        Name of a built-in experiment or path of a TOML file with a [detector] table.
+    days
+        Length of the stream.
+    window_hours
+        Length of a file.
+    above_MeV
+        Events with less reconstructed energy are left out; the detector's threshold by default.
+    no_muons
+        Leave muons out.
+    cascades
+        Cascades in the pool of each material.
+    """
+    return _simulate_stream(
+        experiment,
+        days,
+        window_hours,
+        oscillation,
+        above_MeV,
+        not no_muons,
+        cascades,
+        (kB, fC, light_yield),
+        seed,
+        out,
+        _options(jobs, force, max_seconds),
+    )
+
+
 @config.command(name="show")
 def config_show(experiment: str = "juno", *, debug: Debug = False) -> int:
     """Print an experiment with every default written out, as TOML."""
@@ -196,6 +416,146 @@ def config_list(*, debug: Debug = False) -> int:
 
     for name in available_experiments():
         _say(f"{name:14s} {load_experiment(name).title}")
+    return 0
+
+
+def _options(jobs: int, force: bool, max_seconds: float | None) -> dict[str, Any]:
+    return {"jobs": jobs, "force": force, "max_seconds": max_seconds, "progress": _Progress()}
+
+
+def _response(point: tuple[float | None, ...]) -> Response | None:
+    """A parameter point that is given whole or not at all."""
+    from nuebar.errors import NuebarError
+    from nuebar.simulate.quench import Response
+
+    given = [x for x in point if x is not None]
+    if not given:
+        return None
+    if len(given) < len(point):
+        raise NuebarError(f"expected --kB, --fC and --light-yield together, got {len(given)} of them; give all three")
+    return Response(*given)
+
+
+def _changes(words: list[str] | None) -> dict[str, float]:
+    """``name=value`` words as a mapping."""
+    from nuebar.errors import NuebarError
+
+    changes = {}
+    for word in words or []:
+        name, _, value = word.partition("=")
+        try:
+            changes[name] = float(value)
+        except ValueError as error:
+            raise NuebarError(f"--oscillation: expected name=number like sin2_th12=0.31, got {word!r}") from error
+    return changes
+
+
+def _simulate_calibration(
+    experiment: str,
+    name: str,
+    plan: Path | None,
+    catalogue: Path | None,
+    point: tuple[float | None, ...],
+    sources: list[str] | None,
+    events: int | None,
+    cascades: int,
+    samples: bool,
+    seed: int,
+    out: Path,
+    options: dict[str, Any],
+) -> int:
+    from nuebar.config import load_experiment
+    from nuebar.jobs.calibration import CalibrationJob, branch_rows, run_calibration, write_point
+    from nuebar.jobs.text import calibration_report
+
+    job = CalibrationJob(
+        load_experiment(experiment),
+        set_name=name,
+        plan=str(plan) if plan is not None else None,
+        catalogue=str(catalogue) if catalogue is not None else None,
+        response=_response(point),
+        sources=tuple(sources or ()),
+        events=events,
+        cascades=cascades,
+        samples=samples,
+        seed=seed,
+    )
+    result = run_calibration(job, out, **options)
+    if job.response is not None:
+        for path in write_point(result, out):
+            log.info("wrote %s", path)
+    _say(calibration_report(*branch_rows(job, out), result))
+    return 0
+
+
+def _simulate_ibd(
+    experiment: str,
+    pairs: int,
+    oscillated: bool,
+    oscillation: list[str] | None,
+    cascades: bool,
+    point: tuple[float | None, ...],
+    seed: int,
+    out: Path,
+    options: dict[str, Any],
+) -> int:
+    from nuebar.config import load_experiment
+    from nuebar.jobs.ibd import IbdJob, oscillation_of, run_ibd
+    from nuebar.jobs.text import files_report
+
+    chosen = load_experiment(experiment)
+    truth = oscillation_of(chosen, _changes(oscillation)) if oscillated else None
+    result = run_ibd(IbdJob(chosen, pairs, _response(point), truth, cascades, seed), out, **options)
+    _say(files_report(result, "pairs", "pairs"))
+    return 0
+
+
+def _simulate_singles(
+    experiment: str,
+    events: int,
+    pairs: int,
+    window_ms: float,
+    cascades: int,
+    point: tuple[float | None, ...],
+    seed: int,
+    out: Path,
+    options: dict[str, Any],
+) -> int:
+    from nuebar.config import load_experiment
+    from nuebar.jobs.singles import SinglesJob, run_singles, singles_report
+    from nuebar.jobs.text import files_report
+
+    job = SinglesJob(load_experiment(experiment), events, pairs, window_ms, _response(point), cascades, seed)
+    results = run_singles(job, out, **options)
+    _say(singles_report(job, out))
+    for result in results:
+        _say(files_report(result, "pairs" if result.name == "accidentals" else "events", result.name))
+    return 0
+
+
+def _simulate_stream(
+    experiment: str,
+    days: float,
+    window_hours: float,
+    oscillation: list[str] | None,
+    above_MeV: float | None,
+    muons: bool,
+    cascades: int,
+    point: tuple[float | None, ...],
+    seed: int,
+    out: Path,
+    options: dict[str, Any],
+) -> int:
+    from nuebar.config import load_experiment
+    from nuebar.jobs.ibd import oscillation_of
+    from nuebar.jobs.stream import StreamJob, run_stream
+    from nuebar.jobs.text import files_report
+
+    chosen = load_experiment(experiment)
+    truth = oscillation_of(chosen, _changes(oscillation))
+    job = StreamJob(chosen, days, truth, 3600.0 * window_hours, _response(point), cascades, above_MeV, muons, seed)
+    result = run_stream(job, out, **options)
+    _say(files_report(result, "events", "stream"))
     return 0
 
 

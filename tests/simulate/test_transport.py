@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, ks_2samp
+from scipy.stats import ks_2samp, kstest
 
 from nuebar.errors import NuebarError
 from nuebar.kernels import njit
@@ -50,7 +50,9 @@ def _infinite(e_MeV, photons, electrons, key, weights, codes_sum):
             codes_sum[k] += weights[codes[i]]
 
 
-def gammas(e_MeV, start=(0.0, 0.0, 0.0), direction=(0.0, 0.0, 0.0), *, spheres=JUNO, events=EVENTS, first=0, weights=None):
+def gammas(
+    e_MeV, start=(0.0, 0.0, 0.0), direction=(0.0, 0.0, 0.0), *, spheres=JUNO, events=EVENTS, first=0, weights=None
+):
     """Deposited energy and its moments, and a sum over deposits; isotropic unless a direction is given."""
     sums, codes_sum = np.empty((events, 4)), np.empty(events)
     weights = code_energies_MeV() if weights is None else weights
@@ -59,13 +61,15 @@ def gammas(e_MeV, start=(0.0, 0.0, 0.0), direction=(0.0, 0.0, 0.0), *, spheres=J
     return sums, codes_sum
 
 
-@pytest.mark.parametrize("e_MeV", [0.0105, 0.1, 0.511, 2.2233, 7.6])
-def test_nothing_is_lost_in_a_huge_sphere(e_MeV):
+@pytest.mark.parametrize(
+    ("e_MeV", "rounding"), [(0.0105, 5e-4), (0.1, 5e-5), (0.511, 5e-6), (2.2233, 5e-6), (7.6, 5e-6)]
+)
+def test_nothing_is_lost_in_a_huge_sphere(e_MeV, rounding):
     sums, deposits = gammas(e_MeV, spheres=HUGE)
     assert sums[:, 0] == pytest.approx(e_MeV, rel=1e-12)
     # Codes round energies, in both directions alike.
     assert deposits == pytest.approx(e_MeV, rel=2e-3)
-    assert deposits.mean() == pytest.approx(e_MeV, rel=5e-6)
+    assert deposits.mean() == pytest.approx(e_MeV, rel=rounding)
 
 
 @pytest.mark.parametrize("e_MeV", [0.1, 0.511, 2.2233, 7.6])
@@ -202,7 +206,7 @@ def test_azimuths_a_half_turn_apart_lie_opposite():
 
 
 def test_isotropic_directions():
-    directions = np.array([isotropic(KEY, event_counter(k)) for k in range(4000)])
+    directions = np.array([isotropic(KEY, np.uint64(event_counter(k))) for k in range(4000)])
     for axis in directions.T:
         assert kstest(axis, "uniform", (-1, 2)).pvalue > UNLIKELY
 

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from nuebar.config import Experiment
+from nuebar.config_detector import SourceBranch
 from nuebar.errors import NuebarError
 from nuebar.io.arrays import load_arrays, save_arrays
+from nuebar.io.event_writer import EventWriter
+from nuebar.io.files import output_folder
 from nuebar.jobs.experiments import described, recalled
 from nuebar.records import from_mapping, to_mapping
 from nuebar.run import Stage, StageResult, run_stage
@@ -32,7 +35,16 @@ from nuebar.simulate.quench import Response
 from nuebar.simulate.sources import calibration_pool, check_place, load_sources
 from nuebar.simulate.uniformity import local_light
 
-__all__ = ["CalibrationJob", "calibration_chunk", "pool_chunk", "read_calibration", "run_calibration"]
+__all__ = [
+    "BranchRow",
+    "CalibrationJob",
+    "branch_rows",
+    "calibration_chunk",
+    "pool_chunk",
+    "read_calibration",
+    "run_calibration",
+    "write_point",
+]
 
 Progress = Callable[[str, int, int], None]
 SINGLE = "point"  # name of the set of a single parameter point
@@ -199,6 +211,78 @@ def read_calibration(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     if metadata.get("kind") != "calibration" or metadata.get("format") != 1:
         raise NuebarError(f"{path}: expected calibration data sets of format 1; simulate them again")
     return arrays, metadata
+
+
+@dataclass(frozen=True)
+class BranchRow:
+    """Where one branch of a source lies.
+
+    Attributes:
+        source: Name of the source.
+        part: decay, prompt or capture.
+        title: What it emits.
+        mean_pe: Mean charge in photo-electrons.
+        share: Share of the source's triggers in the pool.
+    """
+
+    source: str
+    part: str
+    title: str
+    mean_pe: float
+    share: float
+
+
+def branch_rows(job: CalibrationJob, folder: str | Path) -> tuple[list[BranchRow], Response]:
+    """Mean charge and share of every branch of every source, from the pools of a run folder.
+
+    Args:
+        job: What was simulated; rows are for its first parameter point.
+        folder: Its run folder.
+    """
+    plan, _, one = _wanted(job)
+    point = Response(*(float(x) for x in one.parameters()[0]))
+    model = DetectorModel.build(job.experiment, point)
+    catalogue = load_sources(job.catalogue)
+    rows = []
+    for i, name in enumerate(plan.sources):
+        pool = _pool(Path(folder) / f"pools-{one.role}", i)
+        pool = pool.part(0, min(len(pool), 200_000))
+        charge = pool.photons(model.light) * model.electronics.pe_per_photon
+        charge *= local_light(*catalogue[name].settings.position_m, model.uniformity, False)
+        for b, branch in enumerate(catalogue[name].settings.branches):
+            chosen = pool.columns["branch"] == b
+            if np.any(chosen):
+                row = (branch.part, _branch_title(branch), float(charge[chosen].mean()), float(chosen.mean()))
+                rows.append(BranchRow(name, *row))
+    return rows, point
+
+
+def _branch_title(branch: SourceBranch) -> str:
+    words = [f"{e:.3f}" for e in branch.gammas_MeV] + [f"e- {e:.3f}" for e in branch.electrons_MeV]
+    words += [f"e+ {e:.3f}" for e in branch.positrons_MeV]
+    words += [f"e+e- {branch.pair_MeV:.3f}"] if branch.pair_MeV else []
+    words += ["recoils"] if branch.neutron else []
+    return " + ".join(words) + (" MeV" if len(words) > bool(branch.neutron) else "")
+
+
+def write_point(result: StageResult, folder: str | Path) -> tuple[Path, ...]:
+    """Charges of a single parameter point as tables, one file for each source.
+
+    Args:
+        result: What :func:`run_calibration` returned for a job with a response.
+        folder: Where ``<source>.parquet`` is written, with the column ``n_pe``.
+    """
+    parts = [read_calibration(path) for path in result.paths]
+    out = output_folder(folder)
+    paths = []
+    for s, name in enumerate(parts[0][1]["sources"]):
+        path = out / f"{name}.parquet"
+        about = {"kind": "calibration", "source": name, "parameters": parts[0][0]["parameters"][0].tolist()}
+        with EventWriter(path, ("n_pe",), metadata=about) as writer:
+            for arrays, _ in parts:
+                writer.append({"n_pe": np.maximum(arrays["n_pe"][s], 0)})
+        paths.append(path)
+    return tuple(paths)
 
 
 def _wanted(job: CalibrationJob) -> tuple[CalibrationPlan, str, CalibrationSet]:

@@ -31,6 +31,7 @@ __all__ = [
     "rates_chunk",
     "run_singles",
     "singles_chunk",
+    "singles_report",
     "singles_stages",
 ]
 
@@ -123,6 +124,22 @@ def run_singles(
     return tuple(results)
 
 
+def singles_report(job: SinglesJob, folder: str | Path) -> str:
+    """The table of rates by material and the accidentals that the published cuts leave.
+
+    Args:
+        job: What was simulated.
+        folder: Its run folder, with pools and rates.
+    """
+    from nuebar.jobs.text import singles_table_text
+    from nuebar.simulate.singles_table import accidental_rate, singles_table
+
+    model = DetectorModel.build(job.experiment, job.response)
+    light, rates = load_singles(Path(folder), model)
+    rows = singles_table(light, model, rates, events=1_000_000)
+    return singles_table_text(rows, accidental_rate(light, model, rates, events=1_000_000))
+
+
 def pool_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict[str, Any]:
     """The pool of one material."""
     experiment = recalled(config["experiment"])
@@ -168,9 +185,7 @@ def singles_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> d
     model = _model(config)
     light, rates = load_singles(path.parents[1], model)
     n = min(EVENTS_PER_CHUNK, config["events"] - chunk * EVENTS_PER_CHUNK)
-    events = singles_events(
-        light, model, rates, derive_key(key), n=n, above_MeV=model.detector.threshold_MeV
-    )
+    events = singles_events(light, model, rates, derive_key(key), n=n, above_MeV=model.detector.threshold_MeV)
     about = {"kind": "singles", "materials": list(light.materials), "nuclides": list(light.nuclides), "rates_Hz": rates}
     with EventWriter(path, SINGLES_COLUMNS, metadata=about) as writer:
         writer.append({name: events[name] for name in SINGLES_COLUMNS})

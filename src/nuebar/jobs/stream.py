@@ -182,9 +182,7 @@ def stream_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> di
     begin = chunk * config["window_ns"]
     window = Window(chunk, begin, min(config["window_ns"], config["total_ns"] - begin))
     above = config["above_MeV"] if config["above_MeV"] is not None else model.detector.threshold_MeV
-    drawn = singles_events(
-        light, model, rates, derive_key(key, "singles"), duration_s=window.seconds, above_MeV=above
-    )
+    drawn = singles_events(light, model, rates, derive_key(key, "singles"), duration_s=window.seconds, above_MeV=above)
     n = drawn["e_rec_MeV"].size
     # Thinning by the threshold leaves a Poisson stream: the times may be drawn after it.
     singles = {

@@ -9,10 +9,16 @@ from nuebar.parameters import OSCILLATION
 from nuebar.report.tables import fit_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nuebar.jobs.calibration import BranchRow
     from nuebar.jobs.fit import FitOutcome
     from nuebar.jobs.predict import Prediction
+    from nuebar.run import StageResult
+    from nuebar.simulate.quench import Response
+    from nuebar.simulate.singles_table import Accidentals, MaterialRates
 
-__all__ = ["fit_report", "rates_table"]
+__all__ = ["calibration_report", "files_report", "fit_report", "rates_table", "singles_table_text"]
 
 
 def fit_report(outcome: FitOutcome) -> str:
@@ -137,3 +143,49 @@ def _impacts(outcome: FitOutcome) -> list[str]:
         top = ", ".join(f"{n} {v / error:+.2f}" for n, v in list(ranked.items())[:5])
         lines.append(f"  {name:12s} {top}")
     return lines
+
+
+def files_report(result: StageResult, count: str, what: str) -> str:
+    """One line on what a stage wrote.
+
+    Args:
+        result: The stage.
+        count: Key of its summaries that counts.
+        what: What is counted, in words.
+    """
+    total = sum(int((s or {}).get(count, 0)) for s in result.summaries)
+    files = len(result.paths)
+    names = result.paths[0] if files == 1 else f"{result.paths[0]} to {result.paths[-1].name}"
+    kept = f", {result.kept} of them kept from before" if result.kept else ""
+    return f"{total:,} {what} in {files} file{'s' if files > 1 else ''}{kept}: {names}"
+
+
+def calibration_report(rows: Iterable[BranchRow], point: Response, result: StageResult) -> str:
+    """Where the branches of every source lie and their share of the triggers, and what was written."""
+    lines = [
+        f"at kB {point.kB_g_cm2_GeV:g} g/cm²/GeV, fC {point.fC:g}, {point.light_yield_per_MeV:g} photons/MeV:",
+        f"{'source':10s} {'part':8s} {'branch':34s} {'mean [p.e.]':>12s} {'area':>8s}",
+    ]
+    lines += [f"{r.source:10s} {r.part:8s} {r.title:34s} {r.mean_pe:12.1f} {r.share:8.2%}" for r in rows]
+    return "\n".join([*lines, "", files_report(result, "events", "events")])
+
+
+def singles_table_text(rows: tuple[MaterialRates, ...], accidentals: Accidentals) -> str:
+    """Rates of singles by material and the accidentals that cuts leave."""
+    lines = [
+        "reconstructed rates [Hz] above the threshold",
+        f"{'material':14s} {'everywhere':>11s} {'fiducial':>9s} {'share':>7s} {'delayed windows':>16s}",
+    ]
+    for row in rows:
+        delayed = sum(row.delayed_Hz)
+        lines.append(
+            f"{row.name:14s} {row.rate_Hz:11.3f} {row.fiducial_Hz:9.3f} {row.fiducial_share:7.1%} {delayed:16.4f}"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"accidental pairs after the published cuts: {accidentals.per_day:.2f} a day (prompt {accidentals.prompt_Hz:.2f} "
+            f"Hz, delayed {accidentals.delayed_Hz:.3f} Hz, {accidentals.close:.2e} of them close), without dead time",
+        ]
+    )

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from nuebar.errors import NuebarError
-from nuebar.predict.harmonic import HarmonicPredictor
 from nuebar.kernels import require_numba
+from nuebar.predict.harmonic import HarmonicPredictor
 
 __all__ = ["BatchHarmonic"]
 

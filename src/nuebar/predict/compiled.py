@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from nuebar.kernels import require_numba
 from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import POTENTIAL_eV2_per_MeV
 from nuebar.predict.box import PHYSICS, Box, check_parameters
 from nuebar.predict.harmonic import HarmonicPredictor, Series
-from nuebar.kernels import require_numba
 
 __all__ = ["CompiledHarmonic"]
 

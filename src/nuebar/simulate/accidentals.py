@@ -62,7 +62,10 @@ def accidental_pairs(
     events = {name: np.concatenate([p[name] for p in parts])[: 2 * n] for name in (*_SEEN, "true_material")}
     out: dict[str, np.ndarray] = {}
     for part, half in (("prompt", slice(0, n)), ("delayed", slice(n, 2 * n))):
-        out |= {f"{part}_{name}": np.maximum(events[name][half], 0) if name == "n_pe" else events[name][half] for name in _SEEN}
+        out |= {
+            f"{part}_{name}": np.maximum(events[name][half], 0) if name == "n_pe" else events[name][half]
+            for name in _SEEN
+        }
     rng = np.random.Generator(np.random.Philox(key=int(derive_key(int(key), "times"))))
     out["dt_ns"] = (rng.random(n) * window_ns).astype(np.float32)
     out |= {

@@ -8,6 +8,7 @@ correlations change nothing in a detector that sees all of them); those of an an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ DECAY_PHOTONS = 128
 """Room for the photons of one decay: a cascade has less than twenty, each of its electrons may radiate a few."""
 
 _ME = ELECTRON_MASS_MeV
-_ONE, _TWO = np.uint64(1), np.uint64(2)
+_ONE: Any = np.uint64(1)
+_TWO: Any = np.uint64(2)
 _kinetic_energy = njit(kinetic_energy)
 
 

@@ -10,8 +10,8 @@ statistics, not truth.
 Arrivals are not independent: those of one start share a part of their way (:attr:`Arrivals.independent`).
 
 Approximations: gammas of one decay are followed one by one, for two of them hardly ever arrive; they start on a thin
-sphere without self-absorption; those that start outwards and come back, with less than 0.3 MeV, are left out.
-Electrons stop in the dark where they are set free.
+sphere, without self-absorption; photons that fall below 0.3 MeV are left out. Electrons stop in the dark where they
+are set free.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,11 @@ LEAST_GAMMA_MeV = 0.3
 """Photons outside the scintillator are dropped below this energy."""
 
 _ME = ELECTRON_MASS_MeV
-_ONE, _TWO, _FOUR, _FIVE = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(5)
+_ONE: Any = np.uint64(1)
+_TWO: Any = np.uint64(2)
+_FOUR: Any = np.uint64(4)
+_FIVE: Any = np.uint64(5)
+_SIX: Any = np.uint64(6)
 _LOG_MIN, _LOG_MAX = math.log(1e-3), math.log(15.0)  # of the photon tables
 _TILTED = 5.0  # beyond this optical depth the direction matters no more: scattering turns it
 _STACK = 1 << 16
@@ -179,15 +183,19 @@ def arrivals_from(
             f"{radius_m:g}; move it, or the outer radius"
         )
     way = _way(spheres, radius_m, spacing_m, slope, tilt, least_MeV)
-    chance = lines.per_activity * _start_importance(way, spheres, lines.energy_MeV)
+    inwards, outwards = _start_importance(way, spheres, lines.energy_MeV)
+    chance = np.where(lines.energy_MeV >= least_MeV, lines.per_activity * (inwards + outwards), 0.0)
+    if not chance.sum() > 0:
+        raise NuebarError(f"lines: expected a gamma above {least_MeV:g} MeV, got none; lower least_MeV")
     cumulative = np.cumsum(chance) / chance.sum()
     cumulative[-1] = 1.0
+    back = outwards / (inwards + outwards)
     found: list[tuple[np.ndarray, ...]] = []
     starts = count = 0
     room = 1 << 15
     while count < arrivals:
         arrays = np.empty((room, PHOTON_FIELDS)), np.empty(room, np.int32), np.empty(room, np.int32)
-        n = _descend(way, spheres, lines.energy_MeV, cumulative, key, starts, _BATCH, one_in, *arrays)
+        n = _descend(way, spheres, lines.energy_MeV, cumulative, back, key, starts, _BATCH, one_in, *arrays)
         if n == -2:
             raise NuebarError(f"slope and tilt: one gamma becomes too many; choose less than {slope:g} and {tilt:g}")
         if n < 0:  # the batch again with more room: a start depends on its number only
@@ -200,7 +208,7 @@ def arrivals_from(
                 f"radius_m: {count} of {starts} gammas that start at {radius_m:g} m arrive; use a smaller radius"
             )
     photons, line, start = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Arrivals(photons, line, start, starts, 0.5 * one_in * float(chance.sum()))  # half of all gammas start inwards
+    return Arrivals(photons, line, start, starts, one_in * float(chance.sum()))
 
 
 def _way(spheres: Layers, start_m: float, spacing_m: float, slope: float, tilt: float, least_MeV: float) -> _Way:
@@ -215,20 +223,22 @@ def _way(spheres: Layers, start_m: float, spacing_m: float, slope: float, tilt: 
     return _Way(radius, layer, radius[:-1] - radius[0], start, slope, tilt, least_MeV)
 
 
-def _start_importance(way: _Way, spheres: Layers, energies_MeV: np.ndarray) -> np.ndarray:
-    """Mean of I over the directions in which a gamma starts, for each energy."""
+def _start_importance(way: _Way, spheres: Layers, energies_MeV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of I over the directions in which a gamma starts, of those inwards and outwards: halves of all."""
     grid = spheres.per_m.shape[1]
     log_e = np.linspace(_LOG_MIN, _LOG_MAX, grid)
-    shell = way.start - 1
-    depth = np.interp(np.log(energies_MeV), log_e, spheres.per_m[way.layer[shell]]) * way.depth_m[shell]
-    fall = way.tilt * np.minimum(depth, _TILTED)
-    mean = -np.expm1(-fall) / np.where(fall > 0, fall, 1.0)
-    return np.exp(-way.slope * depth) * np.where(fall > 0, mean, 1.0)
+    means = []
+    for shell in (way.start - 1, way.start):
+        depth = np.interp(np.log(energies_MeV), log_e, spheres.per_m[way.layer[shell]]) * way.depth_m[shell]
+        fall = way.tilt * np.minimum(depth, _TILTED)
+        level = np.where(fall > 0, -np.expm1(-fall) / np.maximum(fall, 1e-300), 1.0) if not means else np.exp(-fall)
+        means.append(0.5 * np.exp(-way.slope * depth) * level)
+    return means[0], means[1]
 
 
 @njit
 def _log_importance(way: _Way, shell: int, per_m: float, inward: float) -> float:
-    """ln I of a photon in a shell: attenuation per metre at its energy, cosine with the inward normal."""
+    """Logarithm of I of a photon in a shell: attenuation per metre at its energy, cosine with the inward normal."""
     depth = way.depth_m[shell] * per_m
     return -way.slope * depth - way.tilt * min(depth, _TILTED) * (1.0 - max(inward, 0.0))
 
@@ -271,6 +281,7 @@ def _descend(
     spheres: Layers,
     energies_MeV: np.ndarray,
     cumulative: np.ndarray,
+    back: np.ndarray,
     key: int,
     first_start: int,
     starts: int,
@@ -282,25 +293,27 @@ def _descend(
     """Arrivals of consecutive starts; returns their number, or -1 if there is no room for them."""
     stack = np.empty((_STACK, PHOTON_FIELDS))
     shell_of = np.empty(_STACK, np.int64)
-    shell = way.start - 1
     r = way.radius_m[way.start]
     n = 0
     for start in range(first_start, first_start + starts):
         counter = event_counter(start)
         line = np.searchsorted(cumulative, uniform(key, counter))
         e = energies_MeV[line]
-        i, f = _row(e, spheres)
-        depth = way.depth_m[shell] * _attenuation(way, spheres, shell, i, f)
-        fall = way.tilt * min(depth, _TILTED)
-        inward = uniform(key, counter + _ONE)  # density exp(-fall (1 - inward)): starts too follow I
-        if fall > 0.0:
-            inward = 1.0 + math.log(inward + (1.0 - inward) * math.exp(-fall)) / fall
         a, b, c = isotropic(key, counter + _TWO)
-        u, v, w = rotate(-a, -b, -c, inward, 2.0 * math.pi * uniform(key, counter + _FOUR))
+        inward = uniform(key, counter + _ONE)
+        if uniform(key, counter + _FOUR) < back[line]:
+            shell, inward = way.start, -inward
+        else:  # density exp(-fall (1 - inward)): starts too follow I
+            shell = way.start - 1
+            i, f = _row(e, spheres)
+            fall = way.tilt * min(way.depth_m[shell] * _attenuation(way, spheres, shell, i, f), _TILTED)
+            if fall > 0.0:
+                inward = 1.0 + math.log(inward + (1.0 - inward) * math.exp(-fall)) / fall
+        u, v, w = rotate(-a, -b, -c, inward, 2.0 * math.pi * uniform(key, counter + _FIVE))
         push(stack, 0, e, r * a, r * b, r * c, u, v, w)
         shell_of[0] = shell
         before = n
-        n = _multiply(way, spheres, key, counter + _FIVE, one_in, stack, shell_of, photons, n)
+        n = _multiply(way, spheres, key, counter + _SIX, one_in, stack, shell_of, photons, n)
         if n < 0:
             return n
         for k in range(before, n):

@@ -34,7 +34,7 @@ from nuebar.simulate.ibd_kinematics import DRAWS, IbdSpectrum, InteractionTables
 from nuebar.simulate.ibd_pool import COLUMNS, IbdPool, offsets_of
 from nuebar.simulate.neutrons import slow_down, wander
 from nuebar.simulate.pool import CascadePool
-from nuebar.simulate.random import event_counter, uniform
+from nuebar.simulate.random import derive_key, event_counter, uniform
 from nuebar.simulate.transport import PHOTON_FIELDS, Layers, follow_in_layers, push
 
 __all__ = ["CARBON", "HYDROGEN", "IbdPool", "ibd_cascades", "ibd_events"]
@@ -53,7 +53,6 @@ _ONE: Any = np.uint64(1)
 _TWO: Any = np.uint64(2)
 _THREE: Any = np.uint64(3)
 _DRAWS: Any = np.uint64(DRAWS)
-_DELAYED = 1 << 43  # event numbers of delayed events: half of what a counter of 64 bits holds
 
 
 class _Capture(NamedTuple):
@@ -304,9 +303,9 @@ def ibd_events(pool: IbdPool, model: DetectorModel, key: np.uint64, *, first_eve
     """
     c = pool.columns
     out: dict[str, np.ndarray] = {}
-    for name, cascades, offset in (("prompt", pool.prompt, 0), ("delayed", pool.delayed, _DELAYED)):
+    for name, cascades in (("prompt", pool.prompt), ("delayed", pool.delayed)):
         photons = cascades.photons(model.light)
-        seen = model.reconstruct(photons, c[f"{name}_m"], key, first_event=first_event + offset)
+        seen = model.reconstruct(photons, c[f"{name}_m"], derive_key(int(key), name), first_event=first_event)
         out |= {f"{name}_{column}": values for column, values in seen.items()}
     out |= {"dt_ns": c["capture_ns"], "true_baseline_km": pool.baseline_km[c["core"]]}
     for name in ("e_nu_MeV", "core", "cos_theta", "captured_on", "prompt_e_dep_MeV", "delayed_e_dep_MeV"):

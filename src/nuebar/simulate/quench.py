@@ -5,7 +5,7 @@ Two definitions of the quenched energy Q of an electron, which give different kB
 - ``"step"``: dE/dx is averaged over steps as Geant4 takes them, so kB has the meaning that it has in a Geant4
   simulation such as JUNO's. Steps follow the default step function of its electromagnetic physics (0.2, 1 mm)
   [G4]: a fifth of the remaining range, growing to all of it below 1 mm.
-- ``"local"``: Birks' law with the local dE/dx. At equal kB the light of gammas is 0.3 % (6 MeV) to 2.4 % (0.66 MeV)
+- ``"local"``: Birks' law with the local dE/dx. At equal kB the light of gammas is 0.4 % (6 MeV) to 2.8 % (0.66 MeV)
   lower.
 
 Protons and alphas use the local dE/dx: their tracks are shorter than any step, and their kB is their own (a ratio
@@ -37,7 +37,7 @@ QUENCHING = ("step", "local")
 
 _STEP_SHARE = 0.2
 _STEP_FINAL_cm = 0.1
-_LOWEST_MeV = 1e-3  # the tables begin here; below it dE/dx is kept
+_LOWEST_MeV = 1e-3  # the tables begin here
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,10 @@ def _tracks(material: str, refractive_index: float) -> _Tracks:
     assert substance.electrons is not None
     t = code_energies_MeV()[:ELECTRON_CODES]
     collision, _ = (np.asarray(x) for x in substance.electrons.at(np.maximum(t, _LOWEST_MeV)))
+    # Below the table the power law goes on: a constant would make tracks of a few keV too long, and too bright.
+    first, second = substance.electrons.t_MeV[:2], substance.electrons.collision[:2]
+    slope = np.log(second[1] / second[0]) / np.log(first[1] / first[0])
+    collision = collision * np.clip(t / _LOWEST_MeV, 1e-4, 1.0) ** slope
     per_cm = collision * substance.density_g_cm3
     path = np.concatenate([[0.0], np.cumsum(0.5 * (1 / per_cm[1:] + 1 / per_cm[:-1]) * np.diff(t))])
     final = _STEP_FINAL_cm

@@ -8,7 +8,7 @@ the statistical error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.random import derive_key
 from nuebar.simulate.singles import SinglesLight, singles_events
 
-__all__ = ["Accidentals", "MaterialRates", "PairCuts", "accidental_pairs", "singles_table"]
+__all__ = ["Accidentals", "MaterialRates", "PairCuts", "accidental_rate", "close_chance", "singles_table"]
 
 _DAY_s = 86400.0
 _CHUNK = 2_000_000
@@ -114,8 +114,7 @@ def singles_table(
     names = light.materials
     detector = model.detector
     drawn = np.zeros((len(names), 4 + len(cuts.delayed_MeV)))
-    for chunk, e, radius, true_radius, material in _chunks(light, model, rates_Hz, events, seed):
-        del chunk
+    for e, radius, true_radius, material in _chunks(light, model, rates_Hz, events, seed):
         above, inside = e > detector.singles_threshold_MeV, radius < detector.fiducial_radius_m
         chosen = [above, above & (true_radius < detector.fiducial_radius_m), above & inside]
         chosen += [inside & (e > low) & (e < high) for low, high in (cuts.prompt_MeV, *cuts.delayed_MeV)]
@@ -124,13 +123,14 @@ def singles_table(
     per_event = rates.sum() / events
     counts = np.vstack([drawn, drawn.sum(axis=0)]) * per_event
     errors = np.sqrt(np.append(drawn[:, 2], drawn[:, 2].sum())) * per_event
+    rows = zip((*names, "total"), (*rates, rates.sum()), counts.tolist(), errors, strict=True)
     return tuple(
-        MaterialRates(name, float(rate), *map(float, row[:3]), float(error), float(row[3]), tuple(map(float, row[4:])))
-        for name, rate, row, error in zip((*names, "total"), (*rates, rates.sum()), counts, errors, strict=True)
+        MaterialRates(name, float(rate), row[0], row[1], row[2], float(error), row[3], tuple(row[4:]))
+        for name, rate, row, error in rows
     )
 
 
-def accidental_pairs(
+def accidental_rate(
     light: SinglesLight,
     model: DetectorModel,
     rates_Hz: Mapping[str, float],
@@ -159,7 +159,7 @@ def accidental_pairs(
     cuts = cuts or PairCuts()
     limit = model.detector.fiducial_radius_m if fiducial_radius_m is None else fiducial_radius_m
     prompt, delayed = [], []
-    for _, e, radius, _, _ in _chunks(light, model, rates_Hz, events, seed):
+    for e, radius, _, _ in _chunks(light, model, rates_Hz, events, seed):
         inside = radius < limit
         low, high = cuts.prompt_MeV
         prompt.append(radius[inside & (e > low) & (e < high)])
@@ -170,17 +170,26 @@ def accidental_pairs(
         raise NuebarError(f"cuts: expected singles in the prompt and delayed windows, got {r_p.size} and {r_d.size}")
     rng = np.random.Generator(np.random.Philox(int(derive_key(seed, "accidental pairs"))))
     r, s = r_p[rng.integers(r_p.size, size=pairs)], r_d[rng.integers(r_d.size, size=pairs)]
-    cosine = np.clip((r * r + s * s - cuts.distance_m**2) / (2 * r * s), -1.0, 1.0)
-    close = float(np.mean(0.5 * (1.0 - cosine)))
+    close = float(np.mean(close_chance(r, s, cuts.distance_m)))
     per_event = sum(float(rates_Hz.get(name, 0.0)) for name in light.materials) / events
     prompt_Hz, delayed_Hz = r_p.size * per_event, r_d.size * per_event
     return Accidentals(prompt_Hz, delayed_Hz, close, prompt_Hz * delayed_Hz * cuts.time_s * close * _DAY_s)
 
 
-def _chunks(light, model, rates_Hz, events, seed):
+def close_chance(r_m: np.ndarray, s_m: np.ndarray, distance_m: float) -> np.ndarray:
+    """Chance that two places at radii ``r_m`` and ``s_m``, in independent directions, are closer than a distance."""
+    cosine = (r_m * r_m + s_m * s_m - distance_m**2) / np.maximum(2 * r_m * s_m, 1e-12)
+    return 0.5 * (1.0 - np.clip(cosine, -1.0, 1.0))
+
+
+def _chunks(
+    light: SinglesLight, model: DetectorModel, rates_Hz: Mapping[str, float], events: int, seed: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Energy, reconstructed and true radius, and material of singles."""
     for chunk, first in enumerate(range(0, events, _CHUNK)):
-        n = min(_CHUNK, events - first)
-        e = singles_events(light, model, rates_Hz, derive_key(seed, "singles table", chunk), n=n)
-        radius = np.sqrt(e["x_m"] ** 2 + e["y_m"] ** 2 + e["z_m"] ** 2)
-        true = np.sqrt(e["true_x_m"] ** 2 + e["true_y_m"] ** 2 + e["true_z_m"] ** 2)
-        yield chunk, e["e_rec_MeV"], radius, true, e["true_material"]
+        key = derive_key(seed, "singles table", chunk)
+        e = singles_events(light, model, rates_Hz, key, n=min(_CHUNK, events - first))
+        radius, true_radius = (
+            np.sqrt(sum(np.square(e[f"{kind}{axis}_m"]) for axis in "xyz")) for kind in ("", "true_")
+        )
+        yield e["e_rec_MeV"], radius, true_radius, e["true_material"]
