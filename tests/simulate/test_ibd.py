@@ -102,6 +102,14 @@ def test_energies_follow_the_spectrum(pool, spectrum, core):
     assert kstest(e, distribution(spectrum.e_nu_MeV, spectrum.per_MeV[core])).pvalue > UNLIKELY
 
 
+@pytest.mark.parametrize("heights", [(0, 1, 0.2), (1, 0, 1), (3, 3, 3), (0, 0, 1)])
+def test_energies_between_distant_nodes(heights):
+    spectrum = IbdSpectrum([3.0, 5.0, 9.0], [heights], [50.0])
+    core, numbers = np.empty(10_000, np.int64), np.empty((10_000, 10))
+    _interact(interaction_tables(spectrum), KEY, core, numbers)
+    assert kstest(numbers[:, 0], distribution(spectrum.e_nu_MeV, spectrum.per_MeV[0])).pvalue > UNLIKELY
+
+
 def test_a_factor_changes_the_spectrum(spectrum, model):
     e = spectrum.e_nu_MeV
     survival = 0.5 + 0.5 * np.cos(4 * e) * np.ones((3, 1))

@@ -40,36 +40,59 @@ def slowed(t_MeV, edge_m=math.inf, events=EVENTS):
     return out
 
 
-def energies_alone(t_MeV, seed=5):
-    """The same physics without places: recoils above the threshold, uniform on hydrogen: sum, number, the first."""
+def turned(direction, cos, generator):
+    """Directions turned by angles at random azimuths, by vector products."""
+    other = np.where(np.abs(direction[:, :1]) < 0.9, [[1.0, 0, 0]], [[0, 1.0, 0]])
+    first = np.cross(direction, other)
+    first /= np.linalg.norm(first, axis=1)[:, None]
+    second = np.cross(direction, first)
+    phi = generator.uniform(0, 2 * np.pi, cos.size)
+    sin = np.sqrt(1 - np.minimum(cos**2, 1))
+    return cos[:, None] * direction + (sin * np.cos(phi))[:, None] * first + (sin * np.sin(phi))[:, None] * second
+
+
+def slowed_by_numpy(t_MeV, seed=5):
+    """A simple simulation: uniform recoils on hydrogen, flat cos θ of the centre of mass on carbon.
+
+    Returns:
+        Place along the first direction, sum of the recoils above the threshold, their number, the first of them.
+    """
     generator = np.random.default_rng(seed)
     t, light, recoils, first = np.full(EVENTS, t_MeV), np.zeros(EVENTS), np.zeros(EVENTS), np.zeros(EVENTS)
+    place, direction = np.zeros((EVENTS, 3)), np.tile([0.0, 0.6, 0.8], (EVENTS, 1))
     while np.any(moving := t > THERMAL_MeV):
         a = -1.86 + 0.09415 * t + 0.0001306 * t**2
         b = 0.4223 + 0.13 * t
         hydrogen = HYDROGEN * (3 * np.pi / (1.206 * t + a**2) + np.pi / (1.206 * t + b**2))
         carbon = CARBON * (1.2 + 3.54 / (1 + 1.5 * t))
+        path = generator.exponential(size=EVENTS) / (hydrogen + carbon)
+        place += np.where(moving, path, 0.0)[:, None] * direction
         on_hydrogen = generator.random(EVENTS) * (hydrogen + carbon) < hydrogen
         u = generator.random(EVENTS)
         kept = np.where(on_hydrogen, u, (12**2 + 1 + 24 * (2 * u - 1)) / 13**2)
+        # Momentum conservation: cos θ in the laboratory from the energy that is left.
+        root = np.sqrt(kept)
+        cos = np.where(on_hydrogen, root, 0.5 * (13 * root - 11 / root))
+        direction = turned(direction, cos, generator)
         recoil = np.where(moving & on_hydrogen, t * (1 - kept), 0.0)
         seen = recoil > LEAST_RECOIL_MeV
         first = np.where(seen & (recoils == 0), recoil, first)
         light += np.where(seen, recoil, 0.0)
         recoils += seen
         t = np.where(moving, t * kept, t)
-    return light, recoils, first
+    return place @ [0.0, 0.6, 0.8], light, recoils, first
 
 
 @pytest.mark.parametrize("t_MeV", [0.02, 0.1, 2.0, 8.0])
-def test_recoils_are_those_of_energies_alone(t_MeV):
-    _, light, recoils, first, _ = slowed(t_MeV)
-    expected, counts, expected_first = energies_alone(t_MeV)
+def test_a_simple_simulation_gives_the_same(t_MeV):
+    places, light, recoils, first, _ = slowed(t_MeV)
+    expected_place, expected, counts, expected_first = slowed_by_numpy(t_MeV)
     assert light.max() < t_MeV * 1.005
     blur = 0.01 * t_MeV * np.random.default_rng(1).normal(size=(4, EVENTS))  # deposits lie on a grid of energies
     assert ks_2samp(light + blur[0], expected + blur[1]).pvalue > UNLIKELY
     assert ks_2samp(first + blur[2], expected_first + blur[3]).pvalue > UNLIKELY
     assert recoils.mean() == pytest.approx(counts.mean(), abs=5 * counts.std() / math.sqrt(EVENTS / 2))
+    assert ks_2samp(places @ [0.0, 0.6, 0.8], expected_place).pvalue > UNLIKELY
 
 
 def test_mean_logarithmic_decrement():

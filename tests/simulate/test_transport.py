@@ -8,6 +8,7 @@ from scipy.stats import ks_2samp, kstest
 
 from nuebar.errors import NuebarError
 from nuebar.kernels import njit
+from nuebar.physics.constants import ELECTRON_MASS_MeV
 from nuebar.simulate.deposits import code_energies_MeV
 from nuebar.simulate.directions import circle, isotropic, rotate, tilt
 from nuebar.simulate.gammas import compton, electron_tables, follow_gamma, photon_tables
@@ -171,7 +172,7 @@ def _angles(e_MeV, key, quantiles, place, table, exact):
     for k in range(exact.size):
         table[k] = half_versine(place, uniform(key, event_counter(k) + np.uint64(1 << 19)), quantiles)
         left, counter = compton(e_MeV, key, counter)
-        exact[k] = 0.5 * (0.51099895069 / left - 0.51099895069 / e_MeV)
+        exact[k] = 0.5 * ELECTRON_MASS_MeV * (1 / left - 1 / e_MeV)
 
 
 @pytest.mark.parametrize("e_MeV", [0.0101, 0.06, 0.511, 2.2233, 9.0])
@@ -181,6 +182,71 @@ def test_tabulated_angles_are_those_of_klein_and_nishina(e_MeV):
     assert table.min() >= 0
     assert table.max() <= 1
     assert ks_2samp(table, exact).pvalue > UNLIKELY
+
+
+@njit
+def _even_angles(place, quantiles, out):
+    for k in range(out.size):
+        out[k] = half_versine(place, (k + 0.5) / out.size, quantiles)
+
+
+@pytest.mark.parametrize("e_MeV", [0.0101, 0.06, 0.511, 2.2233, 9.0])
+def test_moments_of_tabulated_angles(e_MeV):
+    half = np.empty(100_000)
+    _even_angles((math.log(e_MeV) - LOG_MIN) * PER_LOG, compton_quantiles(), half)
+    nodes, weights = np.polynomial.legendre.leggauss(200)  # in cos θ, O. Klein and Y. Nishina, Z. Phys. 52, 853 (1929)
+    k = e_MeV / ELECTRON_MASS_MeV
+    x = 1 / (1 + k * (1 - nodes))
+    density = weights * x**2 * (x + 1 / x - 1 + nodes**2)
+    density /= density.sum()
+    cos, left = 1 - 2 * half, 1 / (1 + 2 * k * half)
+    assert np.mean(1 - left) == pytest.approx(density @ (1 - x), rel=5e-5)
+    assert np.mean((1 - left) ** 2) == pytest.approx(density @ (1 - x) ** 2, rel=1e-4)
+    assert cos.mean() == pytest.approx(density @ nodes, abs=5e-5)
+    assert np.mean(cos**2) == pytest.approx(density @ nodes**2, rel=1e-4)
+
+
+def turned(direction, cos, generator):
+    """Directions turned by angles at random azimuths, by vector products."""
+    other = np.where(np.abs(direction[:, :1]) < 0.9, [[1.0, 0, 0]], [[0, 1.0, 0]])
+    first = np.cross(direction, other)
+    first /= np.linalg.norm(first, axis=1)[:, None]
+    second = np.cross(direction, first)
+    phi = generator.uniform(0, 2 * np.pi, cos.size)
+    sin = np.sqrt(1 - cos**2)
+    return cos[:, None] * direction + (sin * np.cos(phi))[:, None] * first + (sin * np.sin(phi))[:, None] * second
+
+
+def centres_by_numpy(e_MeV, photons, seed=4):
+    """Centres of the energy that photons along z leave, without bremsstrahlung and pairs; rejection sampling."""
+    generator, table = np.random.default_rng(seed), photon_tables()
+    e, place, centre = np.full(photons, e_MeV), np.zeros((photons, 3)), np.zeros((photons, 3))
+    direction = np.tile([0.0, 0.0, 1.0], (photons, 1))
+    while np.any(e > 0):
+        on_grid = (np.log(np.maximum(e, 1e-3)) - LOG_MIN) * PER_LOG
+        per_m, compton_share = (np.interp(on_grid, np.arange(4096), t) for t in (100 * table.per_cm, table.compton))
+        place += direction * (generator.exponential(size=photons) / per_m)[:, None]
+        cos, todo = np.zeros(photons), np.ones(photons, bool)
+        while todo.any():
+            trial = generator.uniform(-1, 1, photons)
+            x = 1 / (1 + e / ELECTRON_MASS_MeV * (1 - trial))
+            accepted = todo & (2 * generator.random(photons) < x**2 * (x + 1 / x - 1 + trial**2))
+            cos, todo = np.where(accepted, trial, cos), todo & ~accepted
+        left = e / (1 + e / ELECTRON_MASS_MeV * (1 - cos))
+        left = np.where(generator.random(photons) < compton_share, left, 0.0)
+        left[left < 0.010] = 0.0
+        centre += (e - left)[:, None] * place
+        e, direction = left, turned(direction, cos, generator)
+    return centre / e_MeV
+
+
+@pytest.mark.parametrize("e_MeV", [0.06, 0.35])
+def test_places_are_those_of_a_simple_simulation(e_MeV):
+    sums, _ = gammas(e_MeV, direction=(0.0, 0.0, 1.0), events=20_000)
+    here, there = sums[:, 1:] / e_MeV, centres_by_numpy(e_MeV, 20_000)
+    assert ks_2samp(here[:, 2], there[:, 2]).pvalue > UNLIKELY
+    assert ks_2samp(here[:, 0], there[:, 0]).pvalue > UNLIKELY
+    assert ks_2samp(np.linalg.norm(here, axis=1), np.linalg.norm(there, axis=1)).pvalue > UNLIKELY
 
 
 @pytest.mark.parametrize("turns", np.linspace(0, 1, 37))

@@ -35,7 +35,7 @@ from nuebar.simulate.stream import (
     pair_events,
 )
 
-__all__ = ["StreamJob", "run_stream", "shapes_chunk", "stream_chunk"]
+__all__ = ["StreamJob", "pair_sources", "run_stream", "shapes_chunk", "stream_chunk"]
 
 Progress = Callable[[str, int, int], None]
 SECONDS_PER_DAY = 86_400
@@ -161,7 +161,8 @@ def _shapes(path: Path) -> dict[str, np.ndarray]:
     return load_arrays(path)[0]
 
 
-def _sources(model: DetectorModel, folder: Path) -> list[PairShape]:
+def pair_sources(model: DetectorModel, folder: Path) -> list[PairShape]:
+    """Sources of pairs of a run folder: antineutrinos, then the detector's correlated backgrounds."""
     per_s = 1.0 / SECONDS_PER_DAY
     nothing = np.empty(0)
     sources = [PairShape("ibd", model.detector.ibd_per_day * per_s, nothing, nothing)]
@@ -193,7 +194,7 @@ def stream_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> di
         "true_e_nu_MeV": np.zeros(n, np.float32),
     }
     spectrum = load_spectrum(folder / "spectrum" / "chunk-00000.safetensors")
-    sources = _sources(model, folder)
+    sources = pair_sources(model, folder)
     pairs = pair_events(sources, spectrum, model, _full(window, config), config["seed"])
     inside = (pairs["t_ns"] < begin + window.length_ns) & (pairs["e_rec_MeV"] >= above)
     others = {name: column[inside] for name, column in pairs.items()}
