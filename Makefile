@@ -27,9 +27,11 @@ lint: $(VENV)/.dev  ## style, types
 
 bench: $(VENV)/.dev  ## speeds, as ratios within one run; writes docs/results
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/simulation.py
 
 results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RELEASE=folder INPUTS=file)
 	$(BIN)/python benchmarks/truth.py --release "$(RELEASE)" --inputs "$(INPUTS)"
+	$(BIN)/python benchmarks/monte_carlo.py --release "$(RELEASE)"
 
 page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py

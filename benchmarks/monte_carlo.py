@@ -3,7 +3,8 @@
     python benchmarks/monte_carlo.py [--release FOLDER] [--out docs/results] [--only NAME]
 
 Writes simulate-quenching.json, simulate-peaks.json, simulate-resolution.json, simulate-nonlinearity.json,
-simulate-volume.json, simulate-singles.json, simulate-stream.json. Without a release the parts that need it are left out.
+simulate-volume.json, simulate-singles.json, simulate-stream.json. Without a release the parts that need it are
+left out.
 """
 
 import argparse

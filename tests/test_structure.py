@@ -35,7 +35,7 @@ DOORS = {
     "uproot": {"io/root.py"},
     "pyarrow": {"io/parquet.py"},
     "h5py": {"io/hdf5.py"},
-    "matplotlib": {"report/plots.py"},
+    "matplotlib": {"report/plots.py", "report/simulation_plots.py"},
     "mplhep": {"report/plots.py"},
     "cyclopts": {"cli.py", "commands.py"},
     "safetensors": {"io/models.py", "io/arrays.py"},

@@ -28,13 +28,14 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-fit, predict, simulate, config = (
+fit, predict, simulate, events, config = (
     App(name="fit", help="Fit measured or expected spectra."),
     App(name="predict", help="Predict spectra; build and look at predictors."),
     App(name="simulate", help="Simulate calibration sources, antineutrinos, radioactivity and detector streams."),
+    App(name="events", help="Look into event files, check them, bring them into our format."),
     App(name="config", help="Look at experiments."),
 )
-for sub in (fit, predict, simulate, config):
+for sub in (fit, predict, simulate, events, config):
     app.command(sub)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 
@@ -398,6 +399,39 @@ def simulate_stream(
         out,
         _options(jobs, force, max_seconds),
     )
+
+
+Kind = Annotated[str, Parameter(help="What the table holds: stream, pairs, calibration or spectrum.")]
+Columns = Annotated[Path | None, Parameter(help="TOML file with a column map: our names from those of the file.")]
+
+
+@events.command(name="show")
+def events_show(path: Path, *, tree: str | None = None, debug: Debug = False) -> int:
+    """Print format, rows and columns of a Parquet, ROOT or HDF5 file."""
+    from nuebar.jobs.events import show_events
+
+    _say(show_events(path, tree))
+    return 0
+
+
+@events.command(name="check")
+def events_check(*paths: Path, kind: Kind = "stream", columns: Columns = None, debug: Debug = False) -> int:
+    """Read every row of files and say what is wrong, or the range of every column."""
+    from nuebar.jobs.events import check_events
+
+    _say(check_events(list(paths), kind, columns, _Progress()))
+    return 0
+
+
+@events.command(name="convert")
+def events_convert(
+    *paths: Path, out: Path, kind: Kind = "stream", columns: Columns = None, debug: Debug = False
+) -> int:
+    """Copy files into one Parquet file with our names and units."""
+    from nuebar.jobs.events import convert_events
+
+    _say(convert_events(list(paths), kind, columns, out, _Progress()))
+    return 0
 
 
 @config.command(name="show")

@@ -1,14 +1,14 @@
 """Laws of gammas from outside: attenuation, no bias from splitting, coincidence with plain transport."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from nuebar.errors import NuebarError
-from nuebar.kernels import njit
 from nuebar.simulate.external import GammaLines, arrivals_from, gamma_lines
-from nuebar.simulate.gammas import electron_tables
-from nuebar.simulate.random import derive_key, event_counter
-from nuebar.simulate.transport import PHOTON_FIELDS, follow_in_layers, layers
+from nuebar.simulate.random import derive_key
+from nuebar.simulate.transport import layers
 
 RADIUS, VESSEL, OUTER = 17.7, 17.82, 20.05
 SPHERES = layers([("lab", RADIUS), ("acrylic", VESSEL), ("water", OUTER)])
@@ -57,49 +57,13 @@ def test_splitting_changes_no_spectrum(options):
         (lambda a: a.photons[:, 0], (0.3, 0.4, 0.5, 0.65, 0.9, 1.3, 1.8, 2.3, 2.6, 2.7)),
         (lambda a: a.cosine, (0.0, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)),
     ):
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             masks = [(of(a) > low) & (of(a) <= high) for a in (plain, split)]
             rates = [a.weight * np.count_nonzero(m) / a.starts for a, m in zip((plain, split), masks, strict=True)]
             errors = [cluster_error(a, m) for a, m in zip((plain, split), masks, strict=True)]
             chi2 += (rates[0] - rates[1]) ** 2 / (errors[0] ** 2 + errors[1] ** 2)
             n += 1
     assert chi2 < n + 4 * np.sqrt(2 * n)
-
-
-@njit
-def _deposits(spheres, electrons, photons, key, energies):
-    stack, codes, centre = np.empty((512, PHOTON_FIELDS)), np.empty(8192, np.uint16), np.empty(4)
-    for k in range(energies.size):
-        stack[0] = photons[k]
-        centre[:] = 0.0
-        follow_in_layers(spheres, electrons, key, event_counter(k), stack, 1, codes, 0, centre)
-        energies[k] = centre[0]
-
-
-def deposits(photons, key):
-    energies = np.empty(len(photons))
-    _deposits(SPHERES, electron_tables(), photons, key, energies)
-    return energies
-
-
-def isotropic_starts(e_MeV, start_m, n):
-    place, direction = (v / np.linalg.norm(v, axis=1)[:, None] for v in np.random.default_rng(3).normal(size=(2, n, 3)))
-    return np.hstack([np.full((n, 1), e_MeV), start_m * place, direction])
-
-
-def test_deposits_equal_those_of_plain_transport():
-    """Photons in all directions, followed from the start by the other kernel: nothing is lost by the two stages."""
-    e_MeV, start_m = 2.6145, 18.05
-    plain = deposits(isotropic_starts(e_MeV, start_m, 300_000), KEY)
-    a = arrivals_from(line(e_MeV), start_m, SPHERES, KEY, arrivals=40_000)
-    staged = deposits(a.photons, derive_key(7))
-    for low, high in ((0.4, 0.8), (0.8, 1.4), (1.4, 2.2), (2.2, 2.6)):
-        share = np.mean((plain > low) & (plain < high))
-        chosen = (staged > low) & (staged < high)
-        got = a.weight * np.count_nonzero(chosen) / a.starts
-        error = np.hypot(np.sqrt(share / plain.size), cluster_error(a, chosen))
-        assert abs(got - share) < 4 * error
-        assert error < 0.05 * share
 
 
 def test_arrivals_enter_the_surface_with_no_more_energy_than_their_line():

@@ -16,6 +16,7 @@ from nuebar.simulate.detector import DetectorModel, nominal_response
 from nuebar.simulate.ibd import CARBON, HYDROGEN, ibd_cascades, ibd_events
 from nuebar.simulate.ibd_kinematics import IbdSpectrum, interact, interaction_tables
 from nuebar.simulate.ibd_pool import IbdPool
+from nuebar.simulate.particles import annihilation_cosine
 from nuebar.simulate.random import derive_key, event_counter
 from nuebar.simulate.transport import layers
 
@@ -197,10 +198,27 @@ def test_captures(pool, model):
 def test_single_gamma_share_of_carbon(spectrum, model):
     neutrons = dataclasses.replace(model.detector.neutrons, carbon_share=1.0)
     only = dataclasses.replace(model, detector=dataclasses.replace(model.detector, neutrons=neutrons))
-    pool = ibd_cascades(spectrum, only, 4000, KEY)
+    pool = ibd_cascades(spectrum, only, 8000, KEY)
     radius = np.linalg.norm(pool.columns["vertex_m"], axis=1)
     single = np.abs(pool.columns["delayed_e_dep_MeV"][radius < 15] - 4.945) < 1e-4
     assert single.mean() == pytest.approx(0.681, abs=4 * 0.47 / math.sqrt(single.size))
+    # Only outside there is no carbon.
+    elsewhere = pool.columns["captured_on"] == HYDROGEN
+    assert elsewhere.any()
+    assert radius[elsewhere].min() > 17.2
+
+
+@pytest.mark.parametrize("t_MeV", [0.01, 0.5, 3.0, 8.0])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.93, 1.0])
+def test_annihilation_in_flight_conserves_momentum(t_MeV, share):
+    m = ELECTRON_MASS_MeV
+    momentum = math.sqrt(t_MeV * (t_MeV + 2 * m))
+    low, high = (0.5 * (t_MeV + 2 * m + sign * momentum) for sign in (-1, 1))
+    first = low + share * (high - low)
+    photons = [(k, annihilation_cosine(t_MeV, k)) for k in (first, t_MeV + 2 * m - first)]
+    assert sum(k * cos for k, cos in photons) == pytest.approx(momentum, rel=1e-12)
+    across = [k * math.sqrt(1 - cos**2) for k, cos in photons]
+    assert across[0] == pytest.approx(across[1], abs=1e-6)
 
 
 def test_prompt_and_delayed_are_close(pool):

@@ -11,10 +11,10 @@ from nuebar.kernels import njit
 from nuebar.physics.constants import ELECTRON_MASS_MeV
 from nuebar.simulate.deposits import code_energies_MeV
 from nuebar.simulate.directions import circle, isotropic, rotate, tilt
-from nuebar.simulate.gammas import compton, electron_tables, follow_gamma, photon_tables
+from nuebar.simulate.gammas import compton, electron_tables, follow_gamma, photon_tables, stop_electron
 from nuebar.simulate.random import derive_key, event_counter, uniform
 from nuebar.simulate.scattering import LOG_MIN, PER_LOG, compton_quantiles, half_versine
-from nuebar.simulate.transport import PHOTON_FIELDS, flight, follow_in_layers, layer_of, layers, push
+from nuebar.simulate.transport import PHOTON_FIELDS, flight, follow_in_layers, layer_of, layers, may_radiate, push
 
 KEY = derive_key(1, "transport")
 EVENTS = 8000
@@ -82,6 +82,25 @@ def test_deposits_are_those_of_an_infinite_volume(e_MeV, power):
     _infinite(e_MeV, photon_tables(), electron_tables(), derive_key(2, "infinite"), weights, there)
     assert ks_2samp(here, there).pvalue > UNLIKELY
     assert abs(here.mean() - there.mean()) < 4 * math.hypot(here.std(), there.std()) / math.sqrt(EVENTS)
+
+
+@njit
+def _radiating(t_MeV, electrons, key, may, does):
+    stack, codes = np.empty(64), np.empty(4096, np.uint16)
+    for k in range(may.size):
+        counter = event_counter(k)
+        may[k] = may_radiate(t_MeV, electrons, uniform(key, counter))
+        _, depth, _ = stop_electron(t_MeV, electrons, key, counter, stack, 0, codes, 0)
+        does[k] = depth > 0
+
+
+@pytest.mark.parametrize("t_MeV", [0.06, 0.5, 5.0])
+def test_no_bremsstrahlung_is_missed(t_MeV):
+    may, does = np.empty(100_000, bool), np.empty(100_000, bool)
+    _radiating(t_MeV, electron_tables(), KEY, may, does)
+    assert does.any()
+    assert not np.any(does & ~may)
+    assert np.mean(may & ~does) < 0.02
 
 
 @pytest.mark.parametrize("radius", [0.0, 10.0, 14.0])

@@ -154,7 +154,9 @@ def rates_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dic
     """Rates at which the cascades of every pool are drawn, at the nominal response."""
     experiment = recalled(config["experiment"])
     model = DetectorModel.build(experiment)
-    rates = generated_rates_Hz(singles_light(_pools(path.parents[1], model), model), model)
+    # More events than this would only repeat the pool's own noise.
+    events = min(1_000_000, 5 * config["cascades"])
+    rates = generated_rates_Hz(singles_light(_pools(path.parents[1], model), model), model, events=events)
     save_arrays(path, {"rates_Hz": np.array(list(rates.values()))}, {"materials": list(rates)})
     return {"rates_Hz": rates}
 

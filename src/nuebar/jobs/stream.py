@@ -131,7 +131,7 @@ def shapes_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> di
     energies = np.array([1.022, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12])
     material = model.detector.material
     anchor = gamma_light([(2.2233,)], 50_000, 1, material=material)
-    ratio = anchored(positron_light(energies, 5_000, 1, material=material), anchor, model.light)
+    ratio = anchored(positron_light(energies.tolist(), 5_000, 1, material=material), anchor, model.light)
 
     def visible(e_dep_MeV: Any) -> np.ndarray:
         e = np.asarray(e_dep_MeV)

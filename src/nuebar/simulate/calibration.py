@@ -225,7 +225,7 @@ def _charges(
     first: int,
     light: np.ndarray,
     electronics: Electronics,
-    key: int,
+    key: np.uint64,
     out: np.ndarray,
 ) -> None:
     cascades = offsets.size - 1

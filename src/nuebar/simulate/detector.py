@@ -160,7 +160,7 @@ def _follow_many(
     gammas: np.ndarray,
     photons: PhotonTables,
     electrons: ElectronTables,
-    key: int,
+    key: np.uint64,
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> int:

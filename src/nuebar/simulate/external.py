@@ -227,7 +227,7 @@ def _start_importance(way: _Way, spheres: Layers, energies_MeV: np.ndarray) -> t
     """Mean of I over the directions in which a gamma starts, of those inwards and outwards: halves of all."""
     grid = spheres.per_m.shape[1]
     log_e = np.linspace(_LOG_MIN, _LOG_MAX, grid)
-    means = []
+    means: list[np.ndarray] = []
     for shell in (way.start - 1, way.start):
         depth = np.interp(np.log(energies_MeV), log_e, spheres.per_m[way.layer[shell]]) * way.depth_m[shell]
         fall = way.tilt * np.minimum(depth, _TILTED)

@@ -154,7 +154,7 @@ def interaction(e_MeV: float, u: float, tables: PhotonTables) -> int:
 
 
 @njit
-def compton(e_MeV: float, key: int, counter: int) -> tuple:
+def compton(e_MeV: float, key: np.uint64, counter: np.uint64) -> tuple:
     """Energy of the scattered photon by [KN], and the next counter."""
     k = e_MeV / _ME
     low = 1.0 / (1.0 + 2.0 * k)
@@ -174,7 +174,9 @@ def compton(e_MeV: float, key: int, counter: int) -> tuple:
 
 
 @njit
-def _radiate(t_MeV: float, electrons: ElectronTables, key: int, counter: int, stack: np.ndarray, depth: int) -> tuple:
+def _radiate(
+    t_MeV: float, electrons: ElectronTables, key: np.uint64, counter: np.uint64, stack: np.ndarray, depth: int
+) -> tuple:
     """Bremsstrahlung photons of a track go onto the stack; returns what is left of the track's energy."""
     i = min(int(t_MeV / electrons.step_MeV), _TRACKS - 2)
     f = t_MeV / electrons.step_MeV - i
@@ -207,8 +209,8 @@ def _radiate(t_MeV: float, electrons: ElectronTables, key: int, counter: int, st
 def stop_electron(
     t_MeV: float,
     electrons: ElectronTables,
-    key: int,
-    counter: int,
+    key: np.uint64,
+    counter: np.uint64,
     stack: np.ndarray,
     depth: int,
     codes: np.ndarray,
@@ -238,8 +240,8 @@ def stop_electron(
 def stop_positron(
     t_MeV: float,
     electrons: ElectronTables,
-    key: int,
-    counter: int,
+    key: np.uint64,
+    counter: np.uint64,
     stack: np.ndarray,
     depth: int,
     codes: np.ndarray,
@@ -275,7 +277,7 @@ def stop_positron(
 
 
 @njit
-def _annihilation_share(t_MeV: float, key: int, counter: int) -> tuple:
+def _annihilation_share(t_MeV: float, key: np.uint64, counter: np.uint64) -> tuple:
     """Share of the first photon in the energy of an annihilation in flight, [He]."""
     tau = t_MeV / _ME
     gamma = tau + 1.0
@@ -295,8 +297,8 @@ def _annihilation_share(t_MeV: float, key: int, counter: int) -> tuple:
 def follow_gamma(
     photons: PhotonTables,
     electrons: ElectronTables,
-    key: int,
-    counter: int,
+    key: np.uint64,
+    counter: np.uint64,
     stack: np.ndarray,
     depth: int,
     codes: np.ndarray,

@@ -9,10 +9,6 @@ Approximations: vertices are in the scintillator only (not in the 12 cm of acryl
 scintillator everywhere and is captured on hydrogen outside; recoil protons do not move the centre of the light
 (they are 1 % of it, within centimetres); the positron stops where it is born; the neutron's time to slow down, some
 microseconds, is part of the capture time.
-
-Sources:
-    Gammas of captures on carbon: IAEA/PGAA intensities of 4945.3, 3683.9 and 1261.8 keV per 100 captures, 73.94,
-    34.56 and 35.13, normalised to one capture: 68.1 % and 31.9 %.
 """
 
 from __future__ import annotations
@@ -25,26 +21,22 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.kernels import njit
 from nuebar.physics.constants import ELECTRON_MASS_MeV
-from nuebar.physics.scintillator import N_H_GAMMA_MeV
 from nuebar.simulate.deposits import code_energies_MeV
 from nuebar.simulate.detector import DetectorModel
-from nuebar.simulate.directions import circle, isotropic, tilt
-from nuebar.simulate.gammas import ElectronTables, stop_positron
+from nuebar.simulate.directions import isotropic
+from nuebar.simulate.gammas import ElectronTables
 from nuebar.simulate.ibd_kinematics import DRAWS, IbdSpectrum, InteractionTables, interact, interaction_tables
 from nuebar.simulate.ibd_pool import COLUMNS, IbdPool, offsets_of
 from nuebar.simulate.neutrons import slow_down, wander
 from nuebar.simulate.pool import CascadePool
 from nuebar.simulate.random import derive_key, event_counter, uniform
-from nuebar.simulate.transport import PHOTON_FIELDS, Layers, follow_in_layers, push
+from nuebar.simulate.transport import PHOTON_FIELDS, Layers
 
 __all__ = ["CARBON", "HYDROGEN", "IbdPool", "ibd_cascades", "ibd_events"]
 
 HYDROGEN, CARBON = 1, 6
 """Values of ``captured_on``."""
 
-_ME = ELECTRON_MASS_MeV
-_N_C_SINGLE = 0.681
-_N_C_GAMMAS_MeV = (4.945, 3.684, 1.262)
 _BLOCK = 8192
 _ROOM = 4096  # deposits that one event may have at most
 _DEPOSITS = 80  # more than the mean of prompt or delayed
@@ -173,8 +165,23 @@ def _follow_pairs(
         recoils = 0.0
         for i in range(before, p):
             recoils += energies_MeV[prompt[i]]
-        counter, p = _positron(
-            e_e - _ME, x, y, z, u, v, w, spheres, electrons, key, counter, stack, radiated, prompt, p, centre
+        counter, p = follow_positron(
+            e_e - ELECTRON_MASS_MeV,
+            x,
+            y,
+            z,
+            u,
+            v,
+            w,
+            spheres,
+            electrons,
+            key,
+            counter,
+            stack,
+            radiated,
+            prompt,
+            p,
+            centre,
         )
         prompt_counts[k] = p - before
         rows.prompt_e_dep_MeV[k] = centre[0] + recoils
@@ -188,7 +195,7 @@ def _follow_pairs(
         rows.captured_on[k] = CARBON if on_carbon else HYDROGEN
         counter += _TWO
         before = d
-        counter, d = _captured(on_carbon, x, y, z, spheres, electrons, key, counter, stack, delayed, d, centre)
+        counter, d = follow_capture(on_carbon, x, y, z, spheres, electrons, key, counter, stack, delayed, d, centre)
         delayed_counts[k] = d - before
         rows.delayed_e_dep_MeV[k] = centre[0]
         _mean_place(centre, x, y, z, rows.delayed_m, k)
@@ -202,89 +209,6 @@ def _mean_place(centre: np.ndarray, x: float, y: float, z: float, places: np.nda
     if centre[0] > 0.0:
         x, y, z = centre[1] / centre[0], centre[2] / centre[0], centre[3] / centre[0]
     places[k, 0], places[k, 1], places[k, 2] = x, y, z
-
-
-@njit
-def _positron(
-    t_MeV: float,
-    x: float,
-    y: float,
-    z: float,
-    u: float,
-    v: float,
-    w: float,
-    spheres: Layers,
-    electrons: ElectronTables,
-    key: int,
-    counter: int,
-    stack: np.ndarray,
-    radiated: np.ndarray,
-    codes: np.ndarray,
-    n: int,
-    centre: np.ndarray,
-) -> tuple:
-    """A positron in the scintillator comes to rest and annihilates; its photons are followed.
-
-    Two gammas of 511 keV fly back to back from rest. In flight their angles to the track follow from their energies:
-    cos θ = (E + m)(1 - m/k)/p for a photon of energy k; bremsstrahlung goes along the track.
-    """
-    counter, many, n = stop_positron(t_MeV, electrons, key, counter, radiated, 0, codes, n)
-    stays = t_MeV + 2.0 * _ME
-    for k in range(many):
-        stays -= radiated[k]
-    centre[0], centre[1], centre[2], centre[3] = stays, stays * x, stays * y, stays * z
-    depth = 0
-    for k in range(2, many):
-        depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
-    left = radiated[0] + radiated[1] - 2.0 * _ME
-    if left > 1e-9:
-        total = left + 2.0 * _ME
-        momentum = math.sqrt(left * total)
-        a, b = circle(uniform(key, counter))
-        counter += _ONE
-        for k in range(2):
-            cos = min(1.0, max(-1.0, total * (1.0 - _ME / radiated[k]) / momentum))
-            sin = math.sqrt(1.0 - cos * cos)
-            sign = 1.0 - 2.0 * k  # on opposite sides of the track
-            i, j, m = tilt(u, v, w, cos, sign * sin * a, sign * sin * b)
-            depth = push(stack, depth, radiated[k], x, y, z, i, j, m)
-    else:
-        u, v, w = isotropic(key, counter)
-        counter += _TWO
-        depth = push(stack, depth, radiated[0], x, y, z, u, v, w)
-        depth = push(stack, depth, radiated[1], x, y, z, -u, -v, -w)
-    return follow_in_layers(spheres, electrons, key, counter, stack, depth, codes, n, centre)
-
-
-@njit
-def _captured(
-    on_carbon: bool,
-    x: float,
-    y: float,
-    z: float,
-    spheres: Layers,
-    electrons: ElectronTables,
-    key: int,
-    counter: int,
-    stack: np.ndarray,
-    codes: np.ndarray,
-    n: int,
-    centre: np.ndarray,
-) -> tuple:
-    """Gammas of a capture on hydrogen or carbon, each in a direction of its own."""
-    centre[0] = centre[1] = centre[2] = centre[3] = 0.0
-    u, v, w = isotropic(key, counter)
-    counter += _TWO
-    depth = 0
-    if not on_carbon:
-        depth = push(stack, depth, N_H_GAMMA_MeV, x, y, z, u, v, w)
-    elif uniform(key, counter) < _N_C_SINGLE:
-        depth = push(stack, depth, _N_C_GAMMAS_MeV[0], x, y, z, u, v, w)
-    else:
-        depth = push(stack, depth, _N_C_GAMMAS_MeV[1], x, y, z, u, v, w)
-        u, v, w = isotropic(key, counter + _ONE)
-        depth = push(stack, depth, _N_C_GAMMAS_MeV[2], x, y, z, u, v, w)
-    return follow_in_layers(spheres, electrons, key, counter + _THREE, stack, depth, codes, n, centre)
 
 
 def ibd_events(pool: IbdPool, model: DetectorModel, key: np.uint64, *, first_event: int = 0) -> dict[str, np.ndarray]:

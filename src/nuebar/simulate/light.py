@@ -54,7 +54,7 @@ class Electronics(NamedTuple):
 
 
 @njit
-def charge(mean_pe: float, electronics: Electronics, key: int, counter: int) -> float:
+def charge(mean_pe: float, electronics: Electronics, key: np.uint64, counter: np.uint64) -> float:
     """Charge in photo-electrons, dark counts subtracted; uses three draws.
 
     Args:
@@ -116,7 +116,7 @@ def reconstruct(
     electronics: Electronics,
     vertex_sigma_m: float,
     pe_per_MeV: float,
-    key: int,
+    key: np.uint64,
     first_event: int,
     n_pe: np.ndarray,
     e_rec_MeV: np.ndarray,

@@ -60,8 +60,8 @@ def slow_down(
     u: float,
     v: float,
     w: float,
-    key: int,
-    counter: int,
+    key: np.uint64,
+    counter: np.uint64,
     codes: np.ndarray,
     n: int,
     edge_m: float = math.inf,
@@ -118,7 +118,7 @@ def slow_down(
 
 
 @njit
-def wander(place: np.ndarray, diffusion_m: float, key: int, counter: int) -> int:
+def wander(place: np.ndarray, diffusion_m: float, key: np.uint64, counter: np.uint64) -> int:
     """Diffuse as a thermal neutron until capture: ⟨r²⟩ = 6 L²; returns the next counter."""
     sigma = math.sqrt(2.0) * diffusion_m
     for k in range(3):
@@ -128,7 +128,7 @@ def wander(place: np.ndarray, diffusion_m: float, key: int, counter: int) -> int
 
 
 @njit
-def random_direction(key: int, counter: int) -> tuple:
+def random_direction(key: np.uint64, counter: np.uint64) -> tuple:
     """An isotropic direction and the next counter."""
     u, v, w = isotropic(key, counter)
     return u, v, w, counter + _TWO

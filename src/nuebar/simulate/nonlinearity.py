@@ -124,7 +124,7 @@ def _stop_many(
     positron: bool,
     photons: PhotonTables,
     electrons: ElectronTables,
-    key: int,
+    key: np.uint64,
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> int:

@@ -45,13 +45,13 @@ def derive_key(seed: int, *words: str | int) -> np.uint64:
 
 
 @njit
-def event_counter(event: int) -> int:
+def event_counter(event: int) -> np.uint64:
     """The first counter of an event of this number."""
     return np.uint64(event) * _PER_EVENT
 
 
 @njit
-def _bits(key: int, counter: int) -> int:
+def _bits(key: np.uint64, counter: np.uint64) -> np.uint64:
     x = counter * key
     y = x
     z = y + key
@@ -68,7 +68,7 @@ def _bits(key: int, counter: int) -> int:
 
 
 @njit
-def uniform(key: int, counter: int) -> float:
+def uniform(key: np.uint64, counter: np.uint64) -> float:
     """A number in the open interval (0, 1), 53 bits, from a key and a counter (both uint64)."""
     return (np.float64(_bits(key, counter) >> _DROP) + 0.5) * _TO_UNIT
 
@@ -113,13 +113,13 @@ def normal_quantile(p: float) -> float:
 
 
 @njit
-def normal(key: int, counter: int) -> float:
+def normal(key: np.uint64, counter: np.uint64) -> float:
     """A standard normal number from one draw."""
     return normal_quantile(uniform(key, counter))
 
 
 @njit
-def poisson(mean: float, key: int, counter: int) -> int:
+def poisson(mean: float, key: np.uint64, counter: np.uint64) -> int:
     """A Poisson number from one draw, by inversion: exact, and meant for means below some hundreds."""
     u = uniform(key, counter)
     n = 0

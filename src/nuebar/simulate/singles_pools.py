@@ -29,6 +29,7 @@ PLACES = ("inside", "acrylic", "outside")
 
 _BLOCK = 1 << 14  # cascades of one call of a kernel
 _CODES = 1 << 20
+_MOST_DECAYS = 1 << 20  # of one call of a kernel
 _MARGIN = 1 << 13  # more deposits than a decay has
 _STACK = 512
 _ONE, _TWO, _FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
@@ -181,7 +182,7 @@ def _follow_decays(
         )
         done += more
         collected.add(codes[:used], counts[:n], places[:n], nuclides[:n])
-        if done > 1e6 and collected.size < 1e-6 * done:
+        if done > _MOST_DECAYS / 2 and collected.size < 1e-6 * done:
             raise NuebarError(
                 f"detector.singles.{singles.name}: {collected.size} of {done} decays deposit {least_MeV:g} MeV in the "
                 "scintillator; give it nuclides with more energy"
@@ -237,12 +238,12 @@ def _decays(
     places: np.ndarray,
     nuclides: np.ndarray,
 ) -> tuple:
-    """Decays from number ``first`` on, until a buffer is full: how many, cascades kept, deposits."""
+    """Decays from number ``first`` on, until a buffer is full or many are done: how many, cascades kept, deposits."""
     stack = np.empty((_STACK, PHOTON_FIELDS))
     photons, centre = np.empty(DECAY_PHOTONS), np.empty(4)
     low3, high3 = low_m**3, high_m**3
     kept = n = event = 0
-    while kept < counts.size and n + _MARGIN < codes.size:
+    while kept < counts.size and n + _MARGIN < codes.size and event < _MOST_DECAYS:
         counter = event_counter(first + event)
         event += 1
         nuclide = np.searchsorted(cumulative, uniform(key, counter))
@@ -260,7 +261,7 @@ def _decays(
         if energy > least_MeV and many > 0:
             counter, depth = emit_photons(photons, many, pair, x, y, z, key, counter, stack)
             counter, n = follow_in_layers(spheres, electrons, key, counter, stack, depth, codes, n, centre)
-        if centre[0] < least_MeV:
+        if centre[0] < least_MeV or centre[0] <= 0.0:
             n = before
             continue
         _keep(centre, nuclide, n - before, kept, counts, places, nuclides)
@@ -292,7 +293,7 @@ def _arrivals(
         before = n
         _, n = follow_in_layers(spheres, electrons, key, event_counter(k) + _ONE, stack, 1, codes, n, centre)
         k += 1
-        if centre[0] < least_MeV:
+        if centre[0] < least_MeV or centre[0] <= 0.0:
             n = before
             continue
         _keep(centre, nuclides_in[k - 1], n - before, kept, counts, places, nuclides)

@@ -208,7 +208,7 @@ def _triggers(
     recipe: _Recipe,
     photons: PhotonTables,
     electrons: ElectronTables,
-    key: int,
+    key: np.uint64,
     first_event: int,
     codes: np.ndarray,
     counts: np.ndarray,

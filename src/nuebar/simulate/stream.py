@@ -217,7 +217,7 @@ def ordered_times(n: int, window: Window, key: np.uint64) -> np.ndarray:
 
 
 @njit
-def _gaps(key: int, gaps: np.ndarray) -> None:
+def _gaps(key: np.uint64, gaps: np.ndarray) -> None:
     counter = np.uint64(0)
     for k in range(gaps.size):
         gaps[k] = -math.log(uniform(key, counter))

@@ -39,6 +39,7 @@ __all__ = [
     "isotropic",
     "layer_of",
     "layers",
+    "may_radiate",
     "push",
     "rotate",
 ]
@@ -249,7 +250,7 @@ def follow_in_layers(
                 scattered = e / (1.0 + 2.0 * half * e / _ME)
                 if layer == 0:
                     kinetic = e - scattered
-                    if kinetic > _RADIATING_MeV and _may_radiate(kinetic, electrons, uniform(key, counter)):
+                    if kinetic > _RADIATING_MeV and may_radiate(kinetic, electrons, uniform(key, counter)):
                         counter, many, n = stop_electron(kinetic, electrons, key, counter, radiated, 0, codes, n)
                         for k in range(many):
                             depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
@@ -307,7 +308,7 @@ def follow_in_layers(
 
 
 @njit
-def _may_radiate(t_MeV: float, electrons: ElectronTables, u: float) -> bool:
+def may_radiate(t_MeV: float, electrons: ElectronTables, u: float) -> bool:
     """Whether an electron may emit bremsstrahlung, from the draw that will count its photons.
 
     A Poisson number from a uniform one below exp(-mean) is zero, and 1 - mean is less than that. Most electrons are
