@@ -92,37 +92,22 @@ def sources(args):
 def one_source(name, events):
     source, columns = load_sources()[name], pool(name, events).columns
     n_pe = charges(name, model(), events)
-    peaks = {}
-    for b, branch in enumerate(source.settings.branches):
-        chosen = n_pe[columns["branch"] == b]
-        if deposited_MeV(branch) and chosen.size > 50:
+    peaks = []
+    for b, branch in sorted(enumerate(source.settings.branches), key=lambda item: -item[1].share):
+        chosen, energy = n_pe[columns["branch"] == b], deposited_MeV(branch)
+        if energy and chosen.size > 50 and all(abs(energy / other - 1) > 0.005 for *_, other in peaks):
             counts, edges = np.histogram(chosen, 60)
             place = float(edges[np.argmax(counts)] + 0.5 * (edges[1] - edges[0]))
-            peaks[place] = (chosen.size, words(branch))
-    top = 1.2 * max(peaks)
-    edges = np.linspace(0, top, 151)
+            peaks.append((place, f"{energy:.2f}{' + n' if branch.neutron else ''}", energy))
+    places = [place for place, *_ in peaks]
+    prompt = any(branch.part == "prompt" for branch in source.settings.branches)
+    edges = np.linspace(0 if prompt else 0.6 * min(places), 1.2 * max(places), 151)
     parts = {
         part: np.histogram(n_pe[columns["part"] == i], edges)[0]
         for i, part in enumerate(PARTS)
         if np.any(columns["part"] == i)
     }
-    return draw.SourceSpectrum(source.title, edges, parts, tuple(apart(peaks, 0.055 * top)))
-
-
-def words(branch):
-    gammas = " + ".join(f"{e:.3g}" for e in branch.gammas_MeV if e > 0.1)
-    at_rest = "2 × 0.511" if branch.positrons_MeV else ""
-    pair = "6.05 e⁺e⁻" if branch.pair_MeV else ""
-    return " + ".join(w for w in (at_rest, gammas, pair, "n" if branch.neutron else "") if w)
-
-
-def apart(peaks, least):
-    """The strongest peaks, leaving out what is too near to a stronger one."""
-    kept = []
-    for place, (_, label) in sorted(peaks.items(), key=lambda item: -item[1][0]):
-        if all(abs(place - other) > least for other, _ in kept):
-            kept.append((place, label))
-    return kept
+    return draw.SourceSpectrum(source.title, edges, parts, tuple(p[:2] for p in peaks))
 
 
 def effect(name):
@@ -230,7 +215,7 @@ def ibd(args):
 def uniformity(args):
     """Maps of the light before and after the correction."""
     d, maps = model().detector, model().uniformity
-    axis = np.linspace(-d.radius_m, d.radius_m, 181)
+    axis = np.linspace(-d.radius_m, d.radius_m, 361)
 
     def light(plane, corrected):
         places = [(a, 0.0, b) if plane == "xz" else (a, b, 0.0) for b in axis for a in axis]
@@ -266,7 +251,9 @@ def nonlinearity(args):
     g = n["gammas"]
     fitted = np.arange(len(g["effective_MeV"])) < 6
     ours = np.array(n["prediction"])
-    several = {k: (v["mean_energy_per_gamma_MeV"], v["ratio"]) for k, v in n["several_gammas"].items()}
+    several = {
+        k.replace("60Co", "⁶⁰Co"): (v["mean_energy_per_gamma_MeV"], v["ratio"]) for k, v in n["several_gammas"].items()
+    }
     gammas = draw.Band(g["effective_MeV"], ours, np.zeros_like(ours), g["ratio"], g["error"])
     keys = ("e_MeV", "ours", "ours_error", "released", "released_error")
     electrons, positrons = (draw.Band(*(n[p][0][k] for k in keys)) for p in ("electrons", "positrons"))
@@ -279,7 +266,7 @@ def resolution(args):
     if n is None:
         return None
     rows = next(iter(n["responses"].values()))["rows"]
-    names = {"Cs137": "¹³⁷Cs", "Mn54": "⁵⁴Mn", "Ge68": "⁶⁸Ge", "K40": "⁴⁰K", "Co60": "⁶⁰Co", "AmC": "¹⁶O* (AmC)"}
+    names = {name: source.title for name, source in load_sources().items()} | {"AmC": "¹⁶O* (AmC)", "n-C": "n-C"}
     column = {k: [r[k] for r in rows] for k in rows[0]}
     return draw.resolution(
         [names.get(p, p) for p in column["peak"]],

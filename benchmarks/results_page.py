@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import simulation_page  # noqa: E402 - a file beside this one
+
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 # Symbol, power of ten taken out, digits after the point, unit.
 SHOWN = {
@@ -27,6 +30,7 @@ HOW = {
     SIX: "make results INPUTS=file.root",
     RATES: "make results INPUTS=file.root",
     SPEED: "make bench",
+    **simulation_page.HOW,
 }
 HEADLINES = (
     "harmonic, ±15σ, vacuum: compiled, one spectrum",
@@ -386,6 +390,7 @@ def page(found, reference):
         (SIX, "Expected errors after six years (Asimov, simulated)", lambda n: six_years(n, reference[SIX])),
         (RATES, "Rates", lambda n: rates(n, reference[RATES])),
         (SPEED, "Speed", speed),
+        *((name, simulation_page.TITLES[name], write) for name, write in simulation_page.SECTIONS.items()),
     ):
         parts.append(f"## {title}")
         parts.append({FIRST: "Published: arXiv:2511.14593, Nature 654, 343 (2026), normal ordering."}.get(name, ""))

@@ -54,9 +54,9 @@ __all__ = [
 
 WIDTH_IN = 6.2
 _PARTS = {
-    "decay": ("decay", BLUE, "-"),
+    "decay": ("decay or neutron capture", BLUE, "-"),
     "prompt": ("prompt", RED, DASHES[1]),
-    "capture": ("neutron capture", BLUE, "-"),
+    "capture": ("decay or neutron capture", BLUE, "-"),
 }
 _MATERIALS = (BLUE, SKY, RED, ORANGE, GREEN, PURPLE, GREY, YELLOW)
 
@@ -142,13 +142,13 @@ def source_spectra(sources: Sequence[SourceSpectrum]) -> Figure:
     """
     if not sources:
         raise NuebarError("source_spectra: expected at least one source, got none")
-    figure, axes = _grid(len(sources), 1.95, len(sources) + len(sources) % 2)
+    figure, axes = _grid(len(sources), 2.1)
     drawn: dict[str, Any] = {}
     for ax, source in zip(axes, sources, strict=True):
         drawn |= _source(ax, source)
-    figure.supxlabel("Charge [photo-electrons]", fontsize=11.5)
+    figure.supxlabel("Charge [photo-electrons]; peaks are labelled in MeV", fontsize=11.5)
     figure.supylabel("Triggers per bin", fontsize=11.5)
-    if set(drawn) & {"prompt", "neutron capture"}:
+    if len(drawn) > 1:
         figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn))
     return figure
 
@@ -168,13 +168,31 @@ def _source(ax: Axes, source: SourceSpectrum) -> dict[str, Any]:
         top = max(top, float(counts.max()))
     if top <= 0:
         raise NuebarError(f"{source.title}: expected counts above zero, got none; widen the bins")
-    # Labels stand on end in the upper two fifths.
-    ax.set(yscale="log", xlim=(edges[0], edges[-1]), ylim=(0.7, 0.7 * (1.3 * top / 0.7) ** (1 / 0.6)))
-    for place, label in source.peaks:
-        ax.axvline(place, ymax=0.62, color=GREY, linewidth=0.7, linestyle=":", zorder=0)
-        ax.text(place, 0.64, label, rotation=90, ha="center", va="bottom", fontsize=8, transform=_blended(ax))
-    _corner(ax, source.title)
+    # Labels stand on end above the spectrum.
+    ax.set(yscale="log", xlim=(edges[0], edges[-1]), ylim=(0.7, 0.7 * (top / 0.7) ** (1 / 0.54)))
+    places = [place for place, _ in source.peaks]
+    for (place, label), beside in zip(source.peaks, _spread(places, 0.065 * (edges[-1] - edges[0])), strict=True):
+        style = {"color": GREY, "linewidth": 0.7, "transform": ax.get_xaxis_transform()}
+        ax.plot([place, place, beside], [0.0, 0.56, 0.62], zorder=0, **style)
+        style = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8.5}
+        ax.text(beside, 0.64, label, transform=ax.get_xaxis_transform(), **style)
+    ax.set_title(source.title, loc="left", fontsize=10.5, fontweight="bold", pad=3)
     return handles
+
+
+def _spread(places: Sequence[float], least: float) -> list[float]:
+    """Places for labels, at least so far apart, each near its own."""
+    order = np.argsort(places)
+    moved = np.array(places, dtype=float)[order]
+    for _ in range(100):  # neighbours push each other away
+        overlap = np.maximum(least - np.diff(moved), 0.0)
+        if not np.any(overlap > 1e-3 * least):
+            break
+        moved[:-1] -= 0.5 * overlap
+        moved[1:] += 0.5 * overlap
+    out = np.empty_like(moved)
+    out[order] = moved
+    return out.tolist()
 
 
 @_styled
@@ -195,7 +213,7 @@ def parameter_effect(
     values = list(next(iter(panels.values()))[1]) if panels else []
     if not values or any(list(lines) != values for _, lines in panels.values()):
         raise NuebarError("parameter_effect: expected panels with the same values of the parameter each; correct them")
-    figure, axes = _grid(len(panels), 1.9, len(panels))
+    figure, axes = _grid(len(panels), 1.9)
     colours = _sequence(len(values))
     handles: list[Any] = []
     for ax, (title, (edges_, lines)) in zip(axes, panels.items(), strict=True):
@@ -279,8 +297,10 @@ def singles_places(
             ha="right",
             va="top",
             fontsize=9,
-            transform=_blended(ax),
+            transform=ax.get_xaxis_transform(),
         )
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, 20 * high)  # room for the words
     ax.set(xlabel="Cube of the reconstructed radius [m³]", ylabel=f"Rate [Hz per {_width(edges_m3)} m³]")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
@@ -299,7 +319,7 @@ def _by_material(ax: Axes, edges_: ArrayLike, rates: Mapping[str, ArrayLike], ti
     if top <= 0:
         raise NuebarError(f"{title or 'rates'}: expected a rate above zero, got none")
     ax.stairs(total, edges, baseline=None, color=BLACK, linewidth=1.7, alpha=0.85, label="all", zorder=1)
-    ax.set(yscale="log", xlim=(edges[0], edges[-1]), ylim=(1e-5 * top, 3 * top))
+    ax.set(yscale="log", xlim=(edges[0], edges[-1]), ylim=(2e-5 * top, 3 * top))
     if title:
         _corner(ax, title, right=True)
 
@@ -386,7 +406,7 @@ def resolution(
         lower.plot(e[mask], 100 * (mine / theirs - 1)[mask], marker, color=colour, markersize=5.5)
     last = 0.0
     for k in np.argsort(e):
-        near = e[k] < 1.15 * last  # beside its neighbour: below, where that one has its label above
+        near = e[k] < 1.3 * last  # beside its neighbour: below, where that one has its label above
         y = min(mine[k], theirs[k]) if near else max(mine[k], theirs[k])
         where: dict[str, Any] = {"xytext": (0, -7 if near else 7), "va": "top" if near else "bottom"}
         upper.annotate(names[k], (e[k], y), textcoords="offset points", ha="center", fontsize=9.5, **where)
@@ -471,9 +491,9 @@ def pairs(spectra: PairSpectra) -> Figure:
     time.stairs(np.maximum(counts, 1e-3), edges, baseline=None, color=BLUE, linewidth=1.3, label="simulated")
     whole = counts.sum() / -np.expm1(-edges[-1] / spectra.mean_us)
     expected = whole * -np.diff(np.exp(-edges / spectra.mean_us))
-    style = {"color": RED, "linestyle": DASHES[1], "linewidth": 1.2, "label": f"mean {spectra.mean_us:.1f} µs"}
+    style = {"color": RED, "linestyle": DASHES[1], "linewidth": 1.2, "label": f"mean {spectra.mean_us:g} µs"}
     time.plot(0.5 * (edges[1:] + edges[:-1]), expected, **style)
-    time.axvline(spectra.cut_us, color=GREY, linewidth=1)
+    time.axvline(spectra.cut_us, ymax=0.75, color=GREY, linewidth=1)
     time.set(xlabel="Time between the two [µs]", ylabel=f"Pairs per {_width(edges)} µs", yscale="log")
     time.set_xlim(edges[0], edges[-1])
     time.legend(loc="upper right", handlelength=1.4)
@@ -521,16 +541,16 @@ def light_maps(
     figure = _figure(5.7, WIDTH_IN)
     axes = figure.subplots(2, 2)
     extent = (axis[0], axis[-1], axis[0], axis[-1])
-    light = {"cmap": "cividis", "vmin": min(m.min() for m in maps[:2]), "vmax": max(m.max() for m in maps[:2])}
+    light = _levels("cividis", min(m.min() for m in maps[:2]), max(m.max() for m in maps[:2]), 0.005)
     limit = 100 * max(np.abs(m - 1).max() for m in maps[2:])
-    rest = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
+    rest = _levels("PuOr", -limit, limit, 0.1, 0.05)
     titles = ("light, true", "light, as corrected for", "left, y = 0", "left, z = 0")
     angle = np.linspace(0, 2 * np.pi, 200)
     images = []
     for k, (ax, one, title) in enumerate(zip(np.ravel(axes), maps, titles, strict=True)):
         shown = one if k < 2 else 100 * (one - 1)
         style: dict[str, Any] = light if k < 2 else rest
-        images.append(ax.imshow(shown, origin="lower", extent=extent, interpolation="bilinear", **style))
+        images.append(ax.imshow(shown, origin="lower", extent=extent, interpolation="nearest", **style))
         colour = "white" if k < 2 else BLACK
         ax.plot(fiducial_radius_m * np.cos(angle), fiducial_radius_m * np.sin(angle), ":", color=colour, linewidth=0.9)
         ax.set_title(title, loc="left", fontsize=10.5)
@@ -543,9 +563,9 @@ def light_maps(
 # ---------------------------------------------------------------- parts
 
 
-def _grid(panels: int, height_in: float, places: int) -> tuple[Figure, list[Axes]]:
+def _grid(panels: int, height_in: float) -> tuple[Figure, list[Axes]]:
     """Two columns of panels; a last odd one leaves its neighbour empty."""
-    rows = (places + 1) // 2
+    rows = (panels + 1) // 2
     figure = _figure(height_in * rows + 0.9, WIDTH_IN)
     axes = list(np.ravel(figure.subplots(rows, 2, squeeze=False)))
     for ax in axes[panels:]:
@@ -560,6 +580,15 @@ def _sequence(n: int) -> list[Any]:
     return [matplotlib.colormaps["cividis"](x) for x in np.linspace(0.0, 0.88, n)]
 
 
+def _levels(name: str, low: float, high: float, step: float, shift: float = 0.0) -> dict[str, Any]:
+    """A colour map in steps that an eye can count; borders at multiples of the step plus a shift."""
+    import matplotlib
+
+    first, last = np.floor((low - shift) / step + 1e-9), np.ceil((high - shift) / step - 1e-9)
+    limits = {"vmin": first * step + shift, "vmax": last * step + shift}
+    return {"cmap": matplotlib.colormaps[name].resampled(int(last - first)), **limits}
+
+
 def _band(band: Band, what: str) -> list[np.ndarray]:
     fields = ("e_MeV", "ours", "ours_error", "released", "released_error")
     arrays = [_array(getattr(band, name), f"{what}, {name}") for name in fields]
@@ -572,11 +601,6 @@ def _corner(ax: Axes, text: str, *, right: bool = False) -> None:
     place = 0.97 if right else 0.03
     style: dict[str, Any] = {"ha": "right" if right else "left", "va": "top", "transform": ax.transAxes}
     ax.text(place, 0.95, text, fontsize=10.5, fontweight="bold", **style)
-
-
-def _blended(ax: Axes) -> Any:
-    """Places along x in data, heights as shares of the axes."""
-    return ax.get_xaxis_transform()
 
 
 def _width(edges: ArrayLike) -> str:

@@ -36,7 +36,7 @@ def circle(turns: float) -> tuple:
 
 
 @njit
-def isotropic(key: int, counter: int) -> tuple:
+def isotropic(key: np.uint64, counter: np.uint64) -> tuple:
     """A direction in three numbers; two draws."""
     cos = 2.0 * uniform(key, counter) - 1.0
     a, b = circle(uniform(key, counter + _ONE))

@@ -14,7 +14,7 @@ microseconds, is part of the capture time.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from nuebar.simulate.gammas import ElectronTables
 from nuebar.simulate.ibd_kinematics import DRAWS, IbdSpectrum, InteractionTables, interact, interaction_tables
 from nuebar.simulate.ibd_pool import COLUMNS, IbdPool, offsets_of
 from nuebar.simulate.neutrons import slow_down, wander
+from nuebar.simulate.particles import follow_capture, follow_positron
 from nuebar.simulate.pool import CascadePool
 from nuebar.simulate.random import derive_key, event_counter, uniform
 from nuebar.simulate.transport import PHOTON_FIELDS, Layers
@@ -41,10 +42,10 @@ _BLOCK = 8192
 _ROOM = 4096  # deposits that one event may have at most
 _DEPOSITS = 80  # more than the mean of prompt or delayed
 _SCRATCH = 32
-_ONE: Any = np.uint64(1)
-_TWO: Any = np.uint64(2)
-_THREE: Any = np.uint64(3)
-_DRAWS: Any = np.uint64(DRAWS)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
+_DRAWS = np.uint64(DRAWS)
 
 
 class _Capture(NamedTuple):
@@ -132,7 +133,7 @@ def _follow_pairs(
     electrons: ElectronTables,
     energies_MeV: np.ndarray,
     capture: _Capture,
-    key: int,
+    key: np.uint64,
     first_event: int,
     first: int,
     last: int,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +27,9 @@ DRAWS = 4
 """Random numbers that :func:`interact` uses."""
 
 _ME, _MP, _MN = ELECTRON_MASS_MeV, PROTON_MASS_MeV, NEUTRON_MASS_MeV
-_ONE: Any = np.uint64(1)
-_TWO: Any = np.uint64(2)
-_THREE: Any = np.uint64(3)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
 _KAPPA = 0.5 * (_MP**2 + _ME**2 - _MN**2)
 _GUIDES = 4096  # even steps of probability that say where a search begins
 _ROWS, _COLUMNS = 128, 129
@@ -171,7 +171,7 @@ def positron_energy_MeV(e_nu_MeV: float, cos: float) -> float:
 
 
 @njit
-def interact(tables: InteractionTables, key: int, counter: int) -> tuple:
+def interact(tables: InteractionTables, key: np.uint64, counter: np.uint64) -> tuple:
     """One interaction; uses :data:`DRAWS` random numbers.
 
     Args:

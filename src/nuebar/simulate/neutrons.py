@@ -14,7 +14,6 @@ Sources:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -28,9 +27,9 @@ __all__ = ["LEAST_RECOIL_MeV", "carbon_barn", "hydrogen_barn", "random_direction
 LEAST_RECOIL_MeV = 1e-3
 """A recoil proton below this energy gives less than 0.1 keV of light and is left out."""
 
-_ONE: Any = np.uint64(1)
-_TWO: Any = np.uint64(2)
-_THREE: Any = np.uint64(3)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
 _THERMAL_MeV = 1e-6
 _CONSTANT_MeV = 1e-4  # below, the cross-sections differ from those at rest by less than 0.07 %
 _A = 12.0
@@ -118,7 +117,7 @@ def slow_down(
 
 
 @njit
-def wander(place: np.ndarray, diffusion_m: float, key: np.uint64, counter: np.uint64) -> int:
+def wander(place: np.ndarray, diffusion_m: float, key: np.uint64, counter: np.uint64) -> np.uint64:
     """Diffuse as a thermal neutron until capture: ⟨r²⟩ = 6 L²; returns the next counter."""
     sigma = math.sqrt(2.0) * diffusion_m
     for k in range(3):

@@ -8,7 +8,6 @@ Sources:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -29,9 +28,9 @@ N_C_GAMMAS_MeV = (4.945, 3.684, 1.262)
 """The one gamma of a capture on carbon, and the two."""
 
 _ME = ELECTRON_MASS_MeV
-_ONE: Any = np.uint64(1)
-_TWO: Any = np.uint64(2)
-_THREE: Any = np.uint64(3)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
 
 
 @njit
@@ -45,8 +44,8 @@ def follow_positron(
     w: float,
     spheres: Layers,
     electrons: ElectronTables,
-    key: int,
-    counter: int,
+    key: np.uint64,
+    counter: np.uint64,
     stack: np.ndarray,
     radiated: np.ndarray,
     codes: np.ndarray,
@@ -103,8 +102,8 @@ def follow_capture(
     z: float,
     spheres: Layers,
     electrons: ElectronTables,
-    key: int,
-    counter: int,
+    key: np.uint64,
+    counter: np.uint64,
     stack: np.ndarray,
     codes: np.ndarray,
     n: int,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,8 @@ PHOTON_FIELDS = 7
 """A photon on the stack: energy in MeV, position in m, direction."""
 
 _ME = ELECTRON_MASS_MeV
-_ONE: Any = np.uint64(1)
-_TWO: Any = np.uint64(2)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
 _RADIATING_MeV = 0.05  # as in stop_electron
 _SCRATCH = 32  # more photons than one track can radiate
 
@@ -190,8 +190,8 @@ def flight(
 def follow_in_layers(
     spheres: Layers,
     electrons: ElectronTables,
-    key: int,
-    counter: int,
+    key: np.uint64,
+    counter: np.uint64,
     stack: np.ndarray,
     depth: int,
     codes: np.ndarray,
