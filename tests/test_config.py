@@ -456,7 +456,12 @@ def test_no_number_may_be_infinite_or_nan(tmp_path, value):
 
 
 def test_no_table_takes_an_unknown_key(tmp_path):
-    free = ("oscillation", "systematics.signal", "shape", "activity")  # their keys are names; bad ones are in the table above
+    free = (
+        "oscillation",
+        "systematics.signal",
+        "shape",
+        "activity",
+    )  # their keys are names; bad ones are in the table above
     for table in tables(JUNO):
         if "fractions" in table or "energy_per_fission" in table or table.endswith(free):
             continue

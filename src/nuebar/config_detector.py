@@ -12,6 +12,7 @@ __all__ = [
     "Neutrons",
     "Singles",
     "SourceBranch",
+    "SourceCatalogue",
     "SourceSettings",
     "UniformitySettings",
     "check_detector",
@@ -184,8 +185,7 @@ class SourceSettings:
     Attributes:
         title: For pictures: ``"¹³⁷Cs"``.
         branches: What its triggers are.
-        position_m: Where it stands.
-        peaks_MeV: Energies of its peaks, for tables.
+        position_m: Where it stands: x, y, z from the centre.
     """
 
     title: str
@@ -198,6 +198,11 @@ class SourceCatalogue:
     """All sources of a file: ``[sources.NAME]`` and neutron spectra ``[neutrons.NAME]``.
 
     A neutron spectrum is a list of (energy in MeV, relative density) points, joined by straight lines.
+
+    Attributes:
+        format: 1.
+        sources: Name → source.
+        neutrons: Name → points of a spectrum.
     """
 
     format: int
@@ -227,6 +232,10 @@ _RANGES = {
 }
 
 
+_MOST_BRANCHES = 255  # a column of bytes counts them
+_MOST_PARTICLES = 16  # what the buffers of a cascade are made for
+
+
 def _within(value: float, low: float, high: float, where: str, key: str) -> None:
     if not low <= value <= high:
         refuse(where, key, f"a number from {low:g} to {high:g}", value, "check the unit in the name of the key")
@@ -248,6 +257,7 @@ def check_detector(detector: Detector, where: str) -> None:
         refuse(where, "detector.quenching", "'step' or 'local'", detector.quenching)
     if detector.muon_Hz * detector.muon_dead_ms > 1e4:
         refuse(where, "detector.muon_dead_ms", "less dead time than time", detector.muon_dead_ms)
+    _check_uniformity(detector.uniformity, where)
     _within(detector.neutrons.capture_time_us, 1.0, 1e4, where, "detector.neutrons.capture_time_us")
     _within(detector.neutrons.carbon_share, 0.0, 1.0, where, "detector.neutrons.carbon_share")
     _within(detector.neutrons.diffusion_cm, 0.0, 100.0, where, "detector.neutrons.diffusion_cm")
@@ -276,8 +286,21 @@ def check_detector(detector: Detector, where: str) -> None:
             _within(p.depth_m, 1e-3, 100.0, where, f"{key}.depth_m")
 
 
+def _check_uniformity(u: UniformitySettings, where: str) -> None:
+    _within(u.azimuth, 0.0, 0.5, where, "detector.uniformity.azimuth")
+    _within(u.folds, 0.0, 100.0, where, "detector.uniformity.folds")
+    if u.folds != int(u.folds):
+        refuse(where, "detector.uniformity.folds", "a whole number: the pattern closes after a turn", u.folds)
+    for name, low, high in (("calibration_radius_m", 0.0, 100.0), ("calibration_cos_theta", -1.0, 1.0)):
+        values, key = getattr(u, name), f"detector.uniformity.{name}"
+        for value in values:
+            _within(value, low, high, where, key)
+        if sorted(set(values)) != list(values):
+            refuse(where, key, "numbers that increase", values, "sort them")
+
+
 def check_sources(catalogue: SourceCatalogue, where: str) -> None:
-    """Refuse sources without branches, unknown neutron spectra and energies out of range.
+    """Refuse sources without branches, unknown neutron spectra, energies out of range and too many particles.
 
     Raises:
         NuebarError: One sentence with file and key.
@@ -294,6 +317,8 @@ def check_sources(catalogue: SourceCatalogue, where: str) -> None:
     for name, source in catalogue.sources.items():
         if not source.branches or sum(b.share for b in source.branches) <= 0:
             refuse(where, f"sources.{name}.branches", "branches with positive shares", source.branches)
+        if len(source.branches) > _MOST_BRANCHES:
+            refuse(where, f"sources.{name}.branches", f"at most {_MOST_BRANCHES}", len(source.branches))
         if len(source.position_m) != 3:
             refuse(where, f"sources.{name}.position_m", "three numbers", source.position_m)
         for i, branch in enumerate(source.branches):
@@ -303,7 +328,12 @@ def check_sources(catalogue: SourceCatalogue, where: str) -> None:
                 _within(e, 0.0, 14.0, where, key)
             for e in (*branch.positrons_MeV, branch.pair_MeV):
                 _within(e, 0.0, 14.0, where, key)
+            _within(branch.smear_MeV, 0.0, 0.2, where, f"{key}.smear_MeV")
+            particles = (*branch.gammas_MeV, *branch.electrons_MeV, *branch.positrons_MeV)
+            if len(particles) > _MOST_PARTICLES:
+                refuse(where, key, f"at most {_MOST_PARTICLES} gammas, electrons and positrons", len(particles))
             if branch.part not in ("decay", "prompt", "capture"):
                 refuse(where, f"{key}.part", "'decay', 'prompt' or 'capture'", branch.part)
             if branch.neutron and branch.neutron not in catalogue.neutrons:
-                refuse(where, f"{key}.neutron", f"one of {', '.join(catalogue.neutrons)}", branch.neutron)
+                known = ", ".join(catalogue.neutrons) or "those of a table [neutrons]"
+                refuse(where, f"{key}.neutron", f"one of {known}", branch.neutron)

@@ -22,16 +22,19 @@ def save_arrays(
 
     Args:
         path: The file, usually ending in ``.safetensors``.
-        arrays: Name → array of numbers.
+        arrays: Name → array of numbers, of any shape.
         metadata: JSON-able; comes back from :func:`load_arrays`.
 
     Raises:
-        NuebarError: The place cannot be written.
+        NuebarError: The place cannot be written, an array holds no numbers, or the metadata are no JSON.
     """
     from safetensors.numpy import save_file
 
-    plain = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    text = {"nuebar": json.dumps(dict(metadata or {}), sort_keys=True, allow_nan=False)}
+    plain = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    try:
+        text = {"nuebar": json.dumps(dict(metadata or {}), sort_keys=True, allow_nan=False)}
+    except (TypeError, ValueError) as error:
+        raise NuebarError(f"{path}: expected metadata that JSON can hold, got other ({error}); correct it") from error
     with atomic_path(path) as temporary:
         try:
             save_file(plain, temporary, metadata=text)

@@ -186,6 +186,7 @@ def singles_table_text(rows: tuple[MaterialRates, ...], accidentals: Accidentals
             *lines,
             "",
             f"accidental pairs after the published cuts: {accidentals.per_day:.2f} a day "
-            f"(prompt {accidentals.prompt_Hz:.2f} Hz, delayed {accidentals.delayed_Hz:.3f} Hz, {accidentals.close:.2e} of them close), without dead time",
+            f"(prompt {accidentals.prompt_Hz:.2f} Hz, delayed {accidentals.delayed_Hz:.3f} Hz, "
+            f"{accidentals.close:.2e} of them close), without dead time",
         ]
     )

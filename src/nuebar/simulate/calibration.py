@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from nuebar.errors import NuebarError
 from nuebar.kernels import njit
 from nuebar.records import from_mapping, read_toml, refuse
 from nuebar.simulate.light import Electronics, charge, draw_block
+from nuebar.simulate.quench import Response
 from nuebar.simulate.random import derive_key, event_counter, uniform
 
 __all__ = ["CalibrationPlan", "CalibrationSet", "Portion", "charges", "histogram", "load_plan", "portions"]
@@ -101,7 +101,6 @@ class Portion:
     count: int
 
 
-@lru_cache(maxsize=8)
 def load_plan(path: str | Path | None = None) -> CalibrationPlan:
     """Read and check a plan; the published one by default.
 
@@ -116,6 +115,8 @@ def load_plan(path: str | Path | None = None) -> CalibrationPlan:
     good = len(plan.bins) == 3 and 0 <= plan.bins[0] < plan.bins[1] and 1 <= plan.bins[2] <= 1e5
     if not good or plan.bins[2] != int(plan.bins[2]):
         refuse(where, "bins", "[low, high, number]", plan.bins)
+    if not plan.sources or len(set(plan.sources)) < len(plan.sources):
+        refuse(where, "sources", "one or more names, each once", plan.sources)
     if not plan.pe_to_observable > 0:
         refuse(where, "pe_to_observable", "a number above 0", plan.pe_to_observable)
     for name, one in plan.sets.items():
@@ -124,7 +125,12 @@ def load_plan(path: str | Path | None = None) -> CalibrationPlan:
 
 
 def check_set(one: CalibrationSet, where: str, key: str) -> None:
-    """Refuse a set without points or events.
+    """Refuse a set without points or events, or with points that no response can have.
+
+    Args:
+        one: The set.
+        where: Its file, for the message.
+        key: Its key there.
 
     Raises:
         NuebarError: One sentence with file and key.
@@ -136,11 +142,26 @@ def check_set(one: CalibrationSet, where: str, key: str) -> None:
     if one.points:
         if any(len(p) != 3 for p in one.points):
             refuse(where, f"{key}.points", "triples [kB, fC, light yield]", one.points)
+        if one.kB_g_cm2_GeV or one.fC or one.light_yield_per_MeV:
+            refuse(where, key, "either 'points' or three grids", "both", "remove one of them")
+        _require_responses(one, where, f"{key}.points")
         return
     for name in ("kB_g_cm2_GeV", "fC", "light_yield_per_MeV"):
         grid = getattr(one, name)
         if len(grid) != 3 or grid[2] < 1 or grid[2] != int(grid[2]) or grid[1] < grid[0]:
             refuse(where, f"{key}.{name}", "a grid [first, last, points]", grid, "or give 'points'")
+        if grid[2] == 1 and grid[0] != grid[1]:
+            refuse(where, f"{key}.{name}", "a grid of one point whose first and last agree", grid)
+    _require_responses(one, where, key)
+
+
+def _require_responses(one: CalibrationSet, where: str, key: str) -> None:
+    p = one.parameters()
+    for corner in {tuple(row) for row in (p.min(axis=0), p.max(axis=0))}:
+        try:
+            Response(*(float(x) for x in corner))
+        except NuebarError as error:
+            raise NuebarError(f"{where}: key {key!r}: {error}") from error
 
 
 def portions(one: CalibrationSet, events_per_chunk: int = 1_000_000) -> list[list[Portion]]:
@@ -187,12 +208,15 @@ def charges(
         offsets: Where its cascades begin.
         light: Photons of every code at the parameter point, shape ``(65536,)``.
         electronics: Photo-electrons per photon at the source's place, spread, dark counts.
-        count: Events wanted.
+        count: Events wanted; beyond the cascades of the pool it is read again from its start.
         seed: Seed of the run.
         words: What the data set is: other words give other events.
 
     Returns:
         Charges in photo-electrons, float32, shape ``(count,)``.
+
+    Raises:
+        NuebarError: The seed is not a whole number, or negative.
     """
     key = derive_key(seed, "calibration-events", *words)
     first = draw_block(uniform(derive_key(seed, "calibration-block", *words), _PLACE), offsets.size - 1)

@@ -71,17 +71,26 @@ def _add(t_MeV: float, top_MeV: float, scale: float, first: int, codes: np.ndarr
 
 @njit
 def add_electron(t_MeV: float, codes: np.ndarray, n: int) -> int:
-    """Append an electron or positron of kinetic energy ``t_MeV``; returns the new length."""
+    """Append an electron or positron.
+
+    Args:
+        t_MeV: Kinetic energy; next to nothing (2 meV) appends nothing.
+        codes: Buffer of deposits, uint16, with room for one more, and another for every 16 MeV.
+        n: How many it holds.
+
+    Returns:
+        The new number of deposits.
+    """
     return _add(t_MeV, MAX_ELECTRON_MeV, _ELECTRON, 0, codes, n)
 
 
 @njit
 def add_proton(t_MeV: float, codes: np.ndarray, n: int) -> int:
-    """Append a proton."""
+    """Append a proton; see :func:`add_electron`."""
     return _add(t_MeV, MAX_PROTON_MeV, _PROTON, ELECTRON_CODES, codes, n)
 
 
 @njit
 def add_alpha(t_MeV: float, codes: np.ndarray, n: int) -> int:
-    """Append an alpha particle."""
+    """Append an alpha particle; see :func:`add_electron`."""
     return _add(t_MeV, MAX_ALPHA_MeV, _ALPHA, ELECTRON_CODES + PROTON_CODES, codes, n)

@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nuebar.errors import NuebarError
 from nuebar.kernels import njit
 from nuebar.physics.constants import AVOGADRO_per_mol, CLASSICAL_ELECTRON_RADIUS_cm, ELECTRON_MASS_MeV
 from nuebar.physics.materials import Material, load_material
@@ -40,10 +41,12 @@ __all__ = [
     "ElectronTables",
     "LOWEST_PHOTON_MeV",
     "PhotonTables",
+    "RADIATING_MeV",
     "compton",
     "electron_tables",
     "follow_gamma",
     "interaction",
+    "may_radiate",
     "photon_tables",
     "stop_electron",
     "stop_positron",
@@ -57,7 +60,9 @@ _ONE = np.uint64(1)
 _GRID_MIN_MeV = 1e-3
 _GRID_MAX_MeV = 15.0
 _GRID = 4096
-_RADIATING_MeV = 0.05
+RADIATING_MeV = 0.05
+"""An electron below this energy emits no bremsstrahlung."""
+
 _TRACKS = 2048
 
 
@@ -109,9 +114,13 @@ def electron_tables(material: str = "lab", electrons_per_gram_mol: float = 0.558
     Args:
         material: With stopping power of electrons.
         electrons_per_gram_mol: Z/A of the material in mol/g; LAB has 0.1201/1.008 + 0.8799·6/12.011 = 0.5588.
+
+    Raises:
+        NuebarError: The material has no stopping power of electrons, or not up to 20 MeV.
     """
     table = load_material(material).electrons
-    assert table is not None
+    if table is None:
+        raise NuebarError(f"{material}: expected a table of electrons, found none; add its CSV file")
     t = np.linspace(0.0, _GRID_MAX_MeV + 5.0, _TRACKS)
     middle = 0.5 * (t[1:] + t[:-1])
     collision, radiative = (np.asarray(x) for x in table.at(middle))
@@ -206,6 +215,19 @@ def _radiate(
 
 
 @njit
+def may_radiate(t_MeV: float, electrons: ElectronTables, u: float) -> bool:
+    """Whether an electron may emit bremsstrahlung, from the draw that will count its photons.
+
+    A Poisson number from a uniform one below exp(-mean) is zero, and 1 - mean is less than that. Most electrons are
+    done with here: a call of :func:`stop_electron` costs as much as all else in a scattering.
+    """
+    cell = t_MeV / electrons.step_MeV
+    i = min(int(cell), electrons.photons.size - 2)
+    mean = electrons.photons[i] + (cell - i) * (electrons.photons[i + 1] - electrons.photons[i])
+    return u > 1.0 - mean
+
+
+@njit
 def stop_electron(
     t_MeV: float,
     electrons: ElectronTables,
@@ -231,7 +253,7 @@ def stop_electron(
     Returns:
         The next counter, the new depth and the new number of deposits.
     """
-    if t_MeV > _RADIATING_MeV:
+    if t_MeV > RADIATING_MeV:
         t_MeV, counter, depth = _radiate(t_MeV, electrons, key, counter, stack, depth)
     return counter, depth, add_electron(t_MeV, codes, n)
 
@@ -327,7 +349,14 @@ def follow_gamma(
             counter += _ONE
             if kind == 0:
                 scattered, counter = compton(e_MeV, key, counter)
-                counter, depth, n = stop_electron(e_MeV - scattered, electrons, key, counter, stack, depth, codes, n)
+                kinetic = e_MeV - scattered
+                if kinetic <= RADIATING_MeV:
+                    n = add_electron(kinetic, codes, n)
+                elif may_radiate(kinetic, electrons, uniform(key, counter)):
+                    counter, depth, n = stop_electron(kinetic, electrons, key, counter, stack, depth, codes, n)
+                else:
+                    n = add_electron(kinetic, codes, n)
+                    counter += _ONE
                 e_MeV = scattered
             elif kind == 1:
                 kinetic = e_MeV - 2 * _ME

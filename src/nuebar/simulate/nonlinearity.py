@@ -6,6 +6,7 @@ with the table of :func:`nuebar.simulate.quench.light_table`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,10 @@ from nuebar.simulate.gammas import (
 from nuebar.simulate.pool import CascadePool
 from nuebar.simulate.random import derive_key, event_counter
 
-__all__ = ["MeanLight", "anchored", "electron_light", "gamma_light", "positron_light"]
+__all__ = ["MAX_KINETIC_MeV", "MeanLight", "anchored", "electron_light", "gamma_light", "positron_light"]
+
+MAX_KINETIC_MeV = 15.0
+"""Electrons and positrons above this energy have no tables."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +42,10 @@ class MeanLight:
     Attributes:
         e_dep_MeV: Deposited energy of each, shape ``(points,)``.
         deposits: Mean number of deposits of each code, shape ``(points, 65536)``.
-        spread: Relative statistical error of the mean deposited light at each point (of the sample).
     """
 
     e_dep_MeV: np.ndarray
     deposits: np.ndarray
-    spread: np.ndarray
 
     def photons(self, light: np.ndarray) -> np.ndarray:
         """Mean photons of each point, from a table of light per code."""
@@ -64,7 +66,11 @@ def gamma_light(
         cascades: Cascades of each point.
         seed: Seed of the run.
         material: Tables of the scintillator.
+
+    Raises:
+        NuebarError: An energy is out of range, or no cascades are wanted.
     """
+    _require("gamma_light", [sum(line) for line in lines_MeV], 0.0, math.inf, cascades)
     pools = [
         gamma_cascades(tuple(line), cascades, derive_key(seed, "mean-gamma", i), material=material)
         for i, line in enumerate(lines_MeV)
@@ -73,8 +79,18 @@ def gamma_light(
 
 
 def electron_light(kinetic_MeV: Sequence[float], cascades: int, seed: int, *, material: str = "lab") -> MeanLight:
-    """Electrons of given kinetic energies, with their bremsstrahlung."""
-    t = np.asarray(kinetic_MeV, dtype=float)
+    """Electrons of given kinetic energies, with their bremsstrahlung.
+
+    Args:
+        kinetic_MeV: Kinetic energies, above 0 and up to 15 MeV.
+        cascades: Electrons of each energy.
+        seed: Seed of the run.
+        material: Tables of the scintillator.
+
+    Raises:
+        NuebarError: An energy is out of range, or no cascades are wanted.
+    """
+    t = _require("electron_light", kinetic_MeV, 0.0, MAX_KINETIC_MeV, cascades)
     return _means(
         t, [_tracks(e, cascades, derive_key(seed, "mean-electron", i), material, False) for i, e in enumerate(t)]
     )
@@ -83,13 +99,18 @@ def electron_light(kinetic_MeV: Sequence[float], cascades: int, seed: int, *, ma
 def positron_light(e_dep_MeV: Sequence[float], cascades: int, seed: int, *, material: str = "lab") -> MeanLight:
     """Positrons of given deposited energy (kinetic + 1.022 MeV), with their annihilation gammas.
 
+    Args:
+        e_dep_MeV: Deposited energies, from 1.022 MeV (at rest) to 15 MeV more.
+        cascades: Positrons of each energy.
+        seed: Seed of the run.
+        material: Tables of the scintillator.
+
     Raises:
-        NuebarError: An energy is below 1.022 MeV.
+        NuebarError: An energy is below 1.022 MeV or too high, or no cascades are wanted.
     """
-    e = np.asarray(e_dep_MeV, dtype=float)
-    if np.any(e < 2 * ELECTRON_MASS_MeV):
-        raise NuebarError(f"positron_light: expected e_dep_MeV of at least 1.022, got {e.min():g}; add both masses")
-    kinetic = e - 2 * ELECTRON_MASS_MeV
+    rest = 2 * ELECTRON_MASS_MeV
+    e = _require("positron_light", e_dep_MeV, np.nextafter(rest, 0.0), rest + MAX_KINETIC_MeV, cascades)
+    kinetic = e - rest
     pools = [_tracks(t, cascades, derive_key(seed, "mean-positron", i), material, True) for i, t in enumerate(kinetic)]
     return _means(e, pools)
 
@@ -105,10 +126,19 @@ def anchored(means: MeanLight, anchor: MeanLight, light: np.ndarray) -> np.ndarr
     return means.per_MeV(light) / float(anchor.per_MeV(light)[0]) * (anchor.e_dep_MeV[0] / N_H_GAMMA_MeV)
 
 
+def _require(what: str, energies_MeV: Sequence[float], above: float, most: float, cascades: int) -> np.ndarray:
+    e = np.asarray(energies_MeV, dtype=float)
+    good = (e > above) & (e <= most)
+    if not (e.ndim == 1 and e.size and np.all(good)):
+        wrong = e.ravel()[~good.ravel()][:1].tolist() or e.tolist()
+        raise NuebarError(f"{what}: expected energies from {above:.4g} to {most:.4g} MeV, got {wrong}; correct them")
+    if cascades < 1:
+        raise NuebarError(f"{what}: expected a number of cascades above 0, got {cascades}; give one like 10000")
+    return e
+
+
 def _means(e_MeV: np.ndarray, pools: Sequence[CascadePool]) -> MeanLight:
-    energies = [p.energies_MeV() for p in pools]
-    spread = np.array([e.std() / e.mean() / np.sqrt(e.size) for e in energies])
-    return MeanLight(e_MeV, np.array([p.mean_deposits() for p in pools]), spread)
+    return MeanLight(e_MeV, np.array([p.mean_deposits() for p in pools]))
 
 
 def _tracks(t_MeV: float, cascades: int, key: np.uint64, material: str, positron: bool) -> CascadePool:

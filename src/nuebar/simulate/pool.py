@@ -96,7 +96,7 @@ class CascadePool:
         """Write the pool as safetensors: counts instead of offsets, which is smaller."""
         counts = np.diff(self.offsets).astype(np.uint32)
         arrays = {"codes": self.codes, "counts": counts, **{f"column.{k}": v for k, v in self.columns.items()}}
-        save_arrays(path, arrays, {"format": FORMAT, "kind": "cascades", **self.metadata})
+        save_arrays(path, arrays, {**self.metadata, "format": FORMAT, "kind": "cascades"})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CascadePool:

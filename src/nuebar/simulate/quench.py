@@ -19,6 +19,7 @@ Sources:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -93,6 +94,10 @@ class Scintillation:
                 f"refractive_index: expected a number above 1, got {self.refractive_index}; use fC = 0 for no "
                 "Cherenkov light"
             )
+        for name in ("cherenkov_photons_per_cm", "proton_kB_ratio", "alpha_kB_ratio"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise NuebarError(f"{name}: expected a number that is not negative, got {value}; correct it")
 
 
 class _Tracks(NamedTuple):
@@ -113,7 +118,10 @@ def light_table(response: Response, scintillation: Scintillation) -> np.ndarray:
         scintillation: The material and the definitions.
 
     Returns:
-        float64, shape ``(65536,)``; entry 0 is zero.
+        float64, shape ``(65536,)``; the entry of each species at rest is zero.
+
+    Raises:
+        NuebarError: The material is unknown, or lacks a stopping power.
     """
     table = response.light_yield_per_MeV * quenched_table(response.kB_g_cm2_GeV, scintillation)
     tracks = _tracks(scintillation.material, scintillation.refractive_index)
@@ -122,7 +130,18 @@ def light_table(response: Response, scintillation: Scintillation) -> np.ndarray:
 
 
 def quenched_table(kB_g_cm2_GeV: float, scintillation: Scintillation) -> np.ndarray:
-    """Quenched energy in MeV of every deposit code, shape ``(65536,)``."""
+    """Quenched energy in MeV of every deposit code.
+
+    Args:
+        kB_g_cm2_GeV: Birks' coefficient of electrons, g cm⁻² GeV⁻¹.
+        scintillation: The material and the definitions.
+
+    Returns:
+        float64, shape ``(65536,)``.
+
+    Raises:
+        NuebarError: The material is unknown, or lacks a stopping power.
+    """
     kB = 1e-3 * kB_g_cm2_GeV
     tracks = _tracks(scintillation.material, scintillation.refractive_index)
     energies = code_energies_MeV()
@@ -160,7 +179,8 @@ def _local_quenching(kB: float, t_MeV: np.ndarray, stopping: np.ndarray) -> np.n
 @lru_cache(maxsize=8)
 def _tracks(material: str, refractive_index: float) -> _Tracks:
     substance = load_material(material)
-    assert substance.electrons is not None
+    if substance.electrons is None:
+        raise NuebarError(f"{material}: expected a table of electrons, found none; add its CSV file")
     t = code_energies_MeV()[:ELECTRON_CODES]
     collision, _ = (np.asarray(x) for x in substance.electrons.at(np.maximum(t, _LOWEST_MeV)))
     # Below the table the power law goes on: a constant would make tracks of a few keV too long, and too bright.
@@ -185,7 +205,7 @@ def _tracks(material: str, refractive_index: float) -> _Tracks:
 
 @lru_cache(maxsize=8)
 def _heavy(material: str) -> tuple[np.ndarray, np.ndarray]:
-    """dE/dx of protons and alphas at their codes, MeV cm²/g; zero where a material has no table."""
+    """dE/dx of protons and alphas at their codes, MeV cm²/g."""
     substance = load_material(material)
     energies = code_energies_MeV()
     first = ELECTRON_CODES + PROTON_CODES

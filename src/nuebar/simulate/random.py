@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from numbers import Integral
 
 import numpy as np
 
@@ -22,8 +23,8 @@ DRAWS_PER_EVENT = 1 << 20
 """Counters that an event may use before it meets those of the next one."""
 
 _SHIFT = np.uint64(32)
-_TO_UNIT = 2.0**-53
-_DROP = np.uint64(11)
+_TO_UNIT = 2.0**-52
+_DROP = np.uint64(12)  # 53 bits and a half would round up to 1
 _PER_EVENT = np.uint64(DRAWS_PER_EVENT)
 
 
@@ -37,7 +38,7 @@ def derive_key(seed: int, *words: str | int) -> np.uint64:
     Raises:
         NuebarError: The seed is not a whole number or negative.
     """
-    if isinstance(seed, bool) or int(seed) != seed or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise NuebarError(f"seed: expected a whole number that is not negative, got {seed!r}; give one like 1")
     text = "\x1f".join([str(int(seed)), *(str(w) for w in words)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
@@ -69,7 +70,7 @@ def _bits(key: np.uint64, counter: np.uint64) -> np.uint64:
 
 @njit
 def uniform(key: np.uint64, counter: np.uint64) -> float:
-    """A number in the open interval (0, 1), 53 bits, from a key and a counter (both uint64)."""
+    """A number in the open interval (0, 1), 52 bits, from a key and a counter (both uint64)."""
     return (np.float64(_bits(key, counter) >> _DROP) + 0.5) * _TO_UNIT
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +86,6 @@ class Source:
         return self.settings.title
 
 
-@lru_cache(maxsize=8)
 def load_sources(path: str | Path | None = None) -> dict[str, Source]:
     """The sources of a catalogue by name.
 
@@ -143,15 +141,20 @@ def calibration_pool(
 
     Returns:
         The pool, with the column ``part`` (index into :data:`PARTS`) and ``branch``.
+
+    Raises:
+        NuebarError: No cascades are wanted, or the material is unknown.
     """
     if cascades < 1:
         raise NuebarError(f"cascades: expected a whole number above 0, got {cascades}")
     recipe = _recipe(source)
     photons, electrons = photon_tables(material), electron_tables(material, electrons_per_gram_mol)
+    # Three times the mean of the branch with most deposits: kernels write without bounds.
+    room = max(60 * _particles(b) + int(10 * (deposited_MeV(b) + b.smear_MeV)) for b in source.settings.branches)
     pools = []
     for first in range(0, cascades, _BLOCK):
         n = min(_BLOCK, cascades - first)
-        codes, counts = np.empty(n * 200 + 4000, np.uint16), np.empty(n, np.int64)
+        codes, counts = np.empty(n * room + 4000, np.uint16), np.empty(n, np.int64)
         branch = np.empty(n, np.uint8)
         used = _triggers(recipe, photons, electrons, key, first, codes, counts, branch)
         columns = {"branch": branch, "part": recipe.part[branch]}
@@ -159,6 +162,12 @@ def calibration_pool(
     pool = joined(pools)
     about = {"source": source.name, "cascades": cascades, "material": material}
     return CascadePool(pool.codes, pool.offsets, pool.columns, about)
+
+
+def _particles(branch: SourceBranch) -> int:
+    """Upper limit of the particles that a branch begins with: a positron brings two gammas."""
+    charged = len(branch.electrons_MeV) + 3 * len(branch.positrons_MeV) + 4 * (branch.pair_MeV > 0)
+    return len(branch.gammas_MeV) + charged + bool(branch.neutron)
 
 
 def deposited_MeV(branch: SourceBranch) -> float:
@@ -197,9 +206,9 @@ def _recipe(source: Source) -> _Recipe:
 def _quantiles(points: tuple[tuple[float, ...], ...]) -> np.ndarray:
     """Inverse distribution function of a spectrum of straight lines, on an even grid of probability."""
     energy, density = np.array(points).T
-    fine = np.linspace(energy[0], energy[-1], 4001)
+    fine = np.union1d(np.linspace(energy[0], energy[-1], 4001), energy)
     height = np.interp(fine, energy, density)
-    total = np.concatenate([[0.0], np.cumsum(0.5 * (height[1:] + height[:-1]))])
+    total = np.concatenate([[0.0], np.cumsum(0.5 * (height[1:] + height[:-1]) * np.diff(fine))])
     return np.interp(np.linspace(0, 1, _QUANTILES), total / total[-1], fine)
 
 

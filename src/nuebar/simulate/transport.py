@@ -24,6 +24,8 @@ from nuebar.simulate.directions import circle, isotropic, rotate, tilt
 from nuebar.simulate.gammas import (
     ElectronTables,
     LOWEST_PHOTON_MeV,
+    RADIATING_MeV,
+    may_radiate,
     photon_tables,
     stop_electron,
     stop_positron,
@@ -39,7 +41,6 @@ __all__ = [
     "isotropic",
     "layer_of",
     "layers",
-    "may_radiate",
     "push",
     "rotate",
 ]
@@ -50,7 +51,6 @@ PHOTON_FIELDS = 7
 _ME = ELECTRON_MASS_MeV
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
-_RADIATING_MeV = 0.05  # as in stop_electron
 _SCRATCH = 32  # more photons than one track can radiate
 
 
@@ -250,7 +250,7 @@ def follow_in_layers(
                 scattered = e / (1.0 + 2.0 * half * e / _ME)
                 if layer == 0:
                     kinetic = e - scattered
-                    if kinetic > _RADIATING_MeV and may_radiate(kinetic, electrons, uniform(key, counter)):
+                    if kinetic > RADIATING_MeV and may_radiate(kinetic, electrons, uniform(key, counter)):
                         counter, many, n = stop_electron(kinetic, electrons, key, counter, radiated, 0, codes, n)
                         for k in range(many):
                             depth = push(stack, depth, radiated[k], x, y, z, u, v, w)
@@ -305,16 +305,3 @@ def follow_in_layers(
     centre[2] += y_sum
     centre[3] += z_sum
     return counter, n
-
-
-@njit
-def may_radiate(t_MeV: float, electrons: ElectronTables, u: float) -> bool:
-    """Whether an electron may emit bremsstrahlung, from the draw that will count its photons.
-
-    A Poisson number from a uniform one below exp(-mean) is zero, and 1 - mean is less than that. Most electrons are
-    done with here: a call of :func:`stop_electron` costs as much as all else in a scattering.
-    """
-    cell = t_MeV / electrons.step_MeV
-    i = min(int(cell), electrons.photons.size - 2)
-    mean = electrons.photons[i] + (cell - i) * (electrons.photons[i + 1] - electrons.photons[i])
-    return u > 1.0 - mean

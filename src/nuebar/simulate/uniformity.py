@@ -37,7 +37,7 @@ class UniformityMap(NamedTuple):
     folds: float
 
 
-_RADII, _ANGLES = 256, 65
+_RADIAL_CELLS, _ANGULAR_CELLS = (160, 480), (40, 120)  # fewest and most
 
 
 def flat_map(radius_m: float) -> UniformityMap:
@@ -62,28 +62,57 @@ def uniformity_map(
         radius_m: Radii of the table, increasing from 0, shape ``(n,)``.
         cos_theta: Angles of the table, increasing from -1 to 1, shape ``(m,)``.
         ratio: Light relative to the centre, shape ``(n, m)``.
-        calibration_radius_m: Radii at which calibration sources stood.
-        calibration_cos_theta: Angles at which they stood.
+        calibration_radius_m: Radii at which calibration sources stood, increasing; constant outside them.
+        calibration_cos_theta: Angles at which they stood, likewise.
         azimuth: Relative amplitude at the edge of a pattern cos(folds·φ), growing as r³; not corrected.
         folds: Periods of that pattern.
 
     Raises:
-        NuebarError: The table is not a grid, or not positive.
+        NuebarError: The table is not a grid or not positive, is not 1 at the centre, or the calibration points do not
+            increase.
     """
     radius, angle = np.asarray(radius_m, float), np.asarray(cos_theta, float)
     ratio = np.asarray(ratio, float)
-    if ratio.shape != (radius.size, angle.size) or not np.all(ratio > 0):
-        raise NuebarError(
-            f"uniformity: expected positive ratios of shape ({radius.size}, {angle.size}), got shape {ratio.shape}"
-        )
-    for name, grid, low in (("radius_m", radius, 0.0), ("cos_theta", angle, -1.0)):
-        if grid[0] != low or np.any(np.diff(grid) <= 0):
-            raise NuebarError(f"uniformity.{name}: expected values that increase from {low:g}, got {grid.tolist()}")
-    r, c = np.linspace(0, radius[-1], _RADII), np.linspace(-1, 1, _ANGLES)
-    true = _bilinear(radius, angle, ratio, r, c)
     points_r, points_c = np.asarray(calibration_radius_m, float), np.asarray(calibration_cos_theta, float)
+    _require_rising("radius_m", radius, 0.0, math.inf)
+    _require_rising("cos_theta", angle, -1.0, 1.0)
+    _require_rising("calibration_radius_m", points_r)
+    _require_rising("calibration_cos_theta", points_c)
+    if ratio.shape != (radius.size, angle.size) or not np.all((ratio > 0) & np.isfinite(ratio)):
+        raise NuebarError(
+            f"uniformity: expected positive ratios of shape ({radius.size}, {angle.size}), got shape {ratio.shape} "
+            f"with values from {np.min(ratio, initial=np.inf):g} to {np.max(ratio, initial=-np.inf):g}; correct the map"
+        )
+    if not np.allclose(ratio[0], 1.0, rtol=0, atol=1e-6):
+        raise NuebarError(
+            f"uniformity: expected a ratio of 1 at the centre, got {ratio[0].tolist()}; divide the map by it"
+        )
+    r = _even_grid(0.0, radius[-1], np.concatenate([radius, points_r]), *_RADIAL_CELLS)
+    c = _even_grid(-1.0, 1.0, np.concatenate([angle, points_c]), *_ANGULAR_CELLS)
+    true = _bilinear(radius, angle, ratio, r, c)
     seen = _bilinear(r, c, true, points_r, points_c)
     return UniformityMap(float(radius[-1]), true, _bilinear(points_r, points_c, seen, r, c), azimuth, folds)
+
+
+def _require_rising(name: str, grid: np.ndarray, first: float | None = None, last: float | None = None) -> None:
+    rising = grid.ndim == 1 and grid.size > 0 and bool(np.all(np.isfinite(grid)) and np.all(np.diff(grid) > 0))
+    if first is not None and last is not None:
+        rising = rising and grid.size > 1 and grid[0] == first and (grid[-1] == last or last == math.inf)
+        expected = f"values that increase from {first:g}" + (f" to {last:g}" if last < math.inf else "")
+    else:
+        expected = "one or more values that increase"
+    if not rising:
+        raise NuebarError(f"uniformity.{name}: expected {expected}, got {grid.tolist()}; sort or complete them")
+
+
+def _even_grid(low: float, high: float, points: np.ndarray, fewest: int, most: int) -> np.ndarray:
+    """The even grid that has the given points among its own, or nearly so: there the tables bend."""
+    place = np.clip((points - low) / (high - low), 0.0, 1.0)
+
+    def miss(cells: int) -> tuple[float, int]:
+        return round(float(np.abs(place - np.rint(place * cells) / cells).max()), 9), cells
+
+    return np.linspace(low, high, min(range(fewest, most + 1), key=miss) + 1)
 
 
 def _bilinear(r0: np.ndarray, c0: np.ndarray, values: np.ndarray, r: np.ndarray, c: np.ndarray) -> np.ndarray:
