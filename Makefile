@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint bench results page clean
+.PHONY: help run test test-all lint bench results page pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,10 +15,10 @@ run: $(VENV)/.run  ## the main job: JUNO's four-parameter fit after six years, f
 	$(BIN)/nuebar fit spectrum --experiment juno --exposure-years 6 --asimov --out $(OUT)/juno-6-years
 
 test: $(VENV)/.dev  ## the default test suite
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist worksteal
 
 test-all: $(VENV)/.dev  ## the slow tests too
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.dev  ## style, types
 	$(BIN)/ruff check .
@@ -35,6 +35,9 @@ results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RE
 
 page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py
+
+pictures: $(VENV)/.dev  ## the pictures of docs/monte-carlo.md, from small simulations and docs/results/*.json
+	$(BIN)/python benchmarks/pictures.py
 
 clean:  ## remove the environment and outputs
 	rm -rf $(VENV) $(OUT)

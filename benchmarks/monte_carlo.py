@@ -554,7 +554,7 @@ def main():
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--days", type=float, default=10.0, help="of the stream")
-    parser.add_argument("--years", type=float, default=200.0, help="of pairs")
+    parser.add_argument("--years", type=float, default=100.0, help="of pairs")
     args = parser.parse_args()
     for name, part in PARTS.items():
         if args.only in (None, name) and (args.release or name not in NEED_RELEASE):

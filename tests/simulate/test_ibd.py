@@ -353,3 +353,15 @@ def test_wrong_spectra_are_refused(changes, text):
 def test_no_pairs_is_refused(spectrum, model):
     with pytest.raises(NuebarError, match="at least one"):
         ibd_cascades(spectrum, model, 0, KEY)
+
+
+def test_angles_do_not_need_double_precision_to_be_switched_on():
+    # A process that did not ask for it: 1e-43 cm² is zero in single precision, and its share of zero is NaN.
+    from jax import enable_x64
+
+    from nuebar.simulate.ibd_kinematics import _cosine_quantiles
+
+    with enable_x64(False):
+        angles = _cosine_quantiles.__wrapped__()
+    np.testing.assert_array_equal(angles, _cosine_quantiles())
+    assert np.all(np.diff(angles, axis=1) > 0)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from jax import enable_x64
 
 from nuebar.errors import NuebarError
 from nuebar.kernels import njit
@@ -152,7 +153,9 @@ def _cosine_quantiles() -> np.ndarray:
     above = (_E_MAX_MeV - THRESHOLD_MeV) * np.linspace(0.0, 1.0, _ROWS) ** 2
     e = THRESHOLD_MeV + np.maximum(above, _EXPANSION_FAILS_MeV)
     cos = np.linspace(-1.0, 1.0, 401)
-    density = np.asarray(differential_vogel_beacom(e[:, None], cos[None, :]), dtype=np.float64)
+    with enable_x64(True):  # 1e-43 cm² is zero in single precision
+        density = np.asarray(differential_vogel_beacom(e[:, None], cos[None, :]), dtype=np.float64)
+    density = density / density.max()
     pieces = 0.5 * (density[:, 1:] + density[:, :-1])
     cumulative = np.concatenate([np.zeros((_ROWS, 1)), np.cumsum(pieces, axis=1)], axis=1)
     cumulative /= cumulative[:, -1:]
