@@ -80,6 +80,7 @@ def test_keys_counters_and_events_are_independent():
     columns = [draws(k) for k in KEYS]
     columns += [draws(KEYS[0], first=1), draws(KEYS[0], first=N), draws(KEYS[0], stride=DRAWS_PER_EVENT)]
     columns += [draws(KEYS[0], first=1, stride=DRAWS_PER_EVENT)]
+    columns += [draws(KEYS[0], first=lag) for lag in (2, 3, 7)]
     correlation = np.corrcoef(columns) - np.eye(len(columns))
     assert np.abs(correlation).max() < 4.5 / math.sqrt(N)
     # Pairs fill the square: neighbours in the counter and neighbouring events.
@@ -153,6 +154,12 @@ def test_keys_are_functions_of_seed_and_words():
     assert key == expected
     assert key.dtype == np.uint64
     assert key == derive_key(np.int64(3), "stream", "12")
+
+
+def test_keys_are_pinned():
+    # A change here changes every simulated number.
+    assert int(derive_key(1, "a", 2)) == 18133332181021257641
+    assert uniform(derive_key(1, "a", 2), np.uint64(5)) == pytest.approx(0.8589788143219467, abs=1e-15)
 
 
 def test_other_words_give_other_odd_keys():
