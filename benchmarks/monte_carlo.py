@@ -281,14 +281,15 @@ def nonlinearity_fit(g, gammas, quenched, cherenkov, common):
     scintillation = Scintillation(quenching=quenched)
 
     def curve(p):
-        light = light_table(Response(abs(p[0]), abs(p[1]) if cherenkov else 0.0, 1e4), scintillation)
+        light = light_table(Response(p[0], p[1] if cherenkov else 0.0, 1e4), scintillation)
         return p[2] * gammas.per_MeV(light) / 1e4
 
     def residuals(p):
         return whiten @ (curve(p) - g.ratio)[six]
 
-    starts = [(k, f, 1.05) for k in (8.0, 20.0) for f in ((0.3, 2.0) if cherenkov else (0.0,))]
-    tries = [least_squares(residuals, s, x_scale=[1, 0.1, 0.01], diff_step=1e-4) for s in starts]
+    starts = [(k, f, 1.05) for k in (8.0, 20.0) for f in ((0.3, 2.0) if cherenkov else (0.1,))]
+    box = ([0.1, 0.0, 0.5], [100.0, 15.0, 2.0])
+    tries = [least_squares(residuals, s, bounds=box, x_scale=[1, 0.1, 0.01], diff_step=1e-4) for s in starts]
     best = min(tries, key=lambda t: t.cost)
     away = curve(best.x) - g.ratio
     covariance = np.linalg.pinv(best.jac.T @ best.jac)
@@ -296,12 +297,12 @@ def nonlinearity_fit(g, gammas, quenched, cherenkov, common):
         "quenching": quenched,
         "cherenkov": cherenkov,
         "common_scale_error": common,
-        "kB_g_cm2_GeV": float(abs(best.x[0])),
+        "kB_g_cm2_GeV": float(best.x[0]),
         "kB_error": float(np.sqrt(covariance[0, 0])),
-        "fC": float(abs(best.x[1])) if cherenkov else 0.0,
+        "fC": float(best.x[1]) if cherenkov else 0.0,
         "fC_error": float(np.sqrt(covariance[1, 1])) if cherenkov else 0.0,
         "scale": float(best.x[2]),
-        "covariance": covariance * np.outer(np.sign(best.x), np.sign(best.x)),
+        "covariance": covariance,
         "chi2_six": float(2 * best.cost),
         "chi2_nine": float(away @ np.linalg.inv(variance) @ away),
         "predicted_away_in_sigma": (away / g.error)[6:],

@@ -376,7 +376,7 @@ def simulate_stream(
     experiment
         Name of a built-in experiment or path of a TOML file with a [detector] table.
     days
-        Length of the stream.
+        Length of the stream, rounded up to whole windows; more days extend what is there.
     window_hours
         Length of a file.
     above_MeV
@@ -563,7 +563,8 @@ def _simulate_singles(
     results = run_singles(job, out, **options)
     _say(singles_report(job, out))
     for result in results:
-        _say(files_report(result, "pairs" if result.name == "accidentals" else "events", result.name))
+        what = "accidental pairs" if result.name == "accidentals" else "singles"
+        _say(files_report(result, "pairs" if result.name == "accidentals" else "events", what))
     return 0
 
 
@@ -589,7 +590,7 @@ def _simulate_stream(
     truth = oscillation_of(chosen, _changes(oscillation))
     job = StreamJob(chosen, days, truth, 3600.0 * window_hours, _response(point), cascades, above_MeV, muons, seed)
     result = run_stream(job, out, **options)
-    _say(files_report(result, "events", "stream"))
+    _say(files_report(result, "events", "events"))
     return 0
 
 

@@ -255,7 +255,7 @@ def check_detector(detector: Detector, where: str) -> None:
         refuse(where, "detector.outer_radius_m", "more than radius_m + acrylic_m", detector.outer_radius_m)
     if detector.quenching not in ("step", "local"):
         refuse(where, "detector.quenching", "'step' or 'local'", detector.quenching)
-    if detector.muon_Hz * detector.muon_dead_ms > 1e4:
+    if detector.muon_Hz * detector.muon_dead_ms > 1e3:
         refuse(where, "detector.muon_dead_ms", "less dead time than time", detector.muon_dead_ms)
     _check_uniformity(detector.uniformity, where)
     _within(detector.neutrons.capture_time_us, 1.0, 1e4, where, "detector.neutrons.capture_time_us")

@@ -54,7 +54,7 @@ def kernel_cache_folder(base: Path) -> Path:
     """
     package = Path(__file__).parent
     state = hashlib.blake2b(digest_size=8)
-    for path in sorted([*package.glob("simulate/*.py"), *package.glob("select/*.py")]):
+    for path in sorted(package.rglob("*.py")):
         stat = os.stat(path)
         state.update(f"{path}:{stat.st_size}:{stat.st_mtime_ns};".encode())
     return base / f"numba-{state.hexdigest()}"

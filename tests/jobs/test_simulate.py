@@ -84,10 +84,13 @@ def test_the_stream_is_in_order_and_pairs_are_whole(stream):
 
 def test_more_days_extend_a_stream(stream, tmp_path):
     folder = tmp_path / "longer"
-    short = ("--days", "0.01", *STREAM[2:])
+    short = ("--days", "0.005", *STREAM[2:])
     assert run("simulate", "stream", "--out", folder, "--jobs", 1, *short)[0] == 0
-    first = digests(folder, "stream/chunk-00000.parquet")
-    assert first["stream/chunk-00000.parquet"] == digests(stream)["stream/chunk-00000.parquet"]
+    assert len(digests(folder, "stream/chunk-*")) == 2
+    code, out, error = run("simulate", "stream", "--out", folder, "--jobs", 1, *STREAM)
+    assert code == 0, error
+    assert "2 of them kept" in out
+    assert digests(folder) == digests(stream)
 
 
 def test_calibration_points_and_their_tables(tmp_path):

@@ -109,7 +109,14 @@ def run_calibration(
         raise NuebarError(f"{job.experiment.name}: expected a table [detector] to simulate with; see juno.toml")
     for source in plan.sources:
         check_place(catalogue[source], d.radius_m)
-    common = {"experiment": described(job.experiment), "catalogue": job.catalogue, "sources": list(plan.sources)}
+    common = {
+        "experiment": described(job.experiment),
+        "catalogue": job.catalogue,
+        # The content too: a changed catalogue is another configuration.
+        "branches": {name: to_mapping(catalogue[name].settings) for name in plan.sources},
+        "neutrons": {name: list(map(list, points)) for name, points in catalogue[plan.sources[0]].neutrons.items()},
+        "sources": list(plan.sources),
+    }
     pools = Stage(
         f"pools-{one.role}",
         "nuebar.jobs.calibration:pool_chunk",
@@ -303,9 +310,15 @@ def _wanted(job: CalibrationJob) -> tuple[CalibrationPlan, str, CalibrationSet]:
     return replace(plan, sources=job.sources or plan.sources), name, one
 
 
-@lru_cache(maxsize=16)
 def _pool(folder: Path, chunk: int) -> CascadePool:
-    return CascadePool.load(folder / f"chunk-{chunk:05d}.safetensors")
+    path = folder / f"chunk-{chunk:05d}.safetensors"
+    return _loaded_pool(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=16)
+def _loaded_pool(path: Path, _: int) -> CascadePool:
+    """A pool, read again if its file has changed."""
+    return CascadePool.load(path)
 
 
 def _gain(config: Mapping[str, Any], name: str, model: DetectorModel) -> float:

@@ -114,10 +114,14 @@ def _survival(experiment: Experiment, oscillation: Mapping[str, float], e_nu_MeV
     return np.array([np.asarray(row) for row in rows])
 
 
-@lru_cache(maxsize=4)
 def load_spectrum(path: Path) -> IbdSpectrum:
     """The spectrum that :func:`spectrum_chunk` wrote."""
-    arrays, _ = load_arrays(path)
+    return _loaded_spectrum(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=4)
+def _loaded_spectrum(path: Path, _: int) -> IbdSpectrum:
+    arrays, _about = load_arrays(path)
     return IbdSpectrum(arrays["e_nu_MeV"], arrays["per_MeV"], arrays["baseline_km"])
 
 

@@ -172,9 +172,15 @@ def _pools(folder: Path, model: DetectorModel) -> Mapping[str, CascadePool]:
     return {s.name: _pool(folder / "singles-pools", i) for i, s in enumerate(model.detector.singles)}
 
 
-@lru_cache(maxsize=32)
 def _pool(folder: Path, chunk: int) -> CascadePool:
-    return CascadePool.load(folder / f"chunk-{chunk:05d}.safetensors")
+    path = folder / f"chunk-{chunk:05d}.safetensors"
+    return _loaded_pool(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=32)
+def _loaded_pool(path: Path, _: int) -> CascadePool:
+    """A pool, read again if its file has changed."""
+    return CascadePool.load(path)
 
 
 def _model(config: Mapping[str, Any]) -> DetectorModel:

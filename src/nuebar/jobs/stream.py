@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ class StreamJob:
 
     Attributes:
         experiment: Detector and reactors.
-        days: Length of the stream.
+        days: Length of the stream, rounded up to whole windows.
         window_s: Length of a chunk in seconds.
         response: kB, fC and light yield; those of the experiment by default.
         oscillation: Oscillation parameters of the antineutrinos.
@@ -104,6 +103,7 @@ def run_stream(
     for stage in (*singles_stages(job.experiment, job.cascades), spectrum, shapes):
         run_stage(folder, stage, seed=job.seed, **options)
     r = job.response
+    # Windows are whole and know nothing of the length: more days extend a stream.
     total = round(job.days * SECONDS_PER_DAY * NS_PER_S)
     window = round(job.window_s * NS_PER_S)
     config = {
@@ -111,7 +111,6 @@ def run_stream(
         "oscillation": dict(job.oscillation),
         "cascades": job.cascades,
         "response": [r.kB_g_cm2_GeV, r.fC, r.light_yield_per_MeV] if r is not None else None,
-        "total_ns": total,
         "window_ns": window,
         "above_MeV": job.above_MeV,
         "muons": job.muons,
@@ -156,17 +155,12 @@ def shapes_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> di
     return {"shapes": len(arrays) - 1}
 
 
-@lru_cache(maxsize=4)
-def _shapes(path: Path) -> dict[str, np.ndarray]:
-    return load_arrays(path)[0]
-
-
 def pair_sources(model: DetectorModel, folder: Path) -> list[PairShape]:
     """Sources of pairs of a run folder: antineutrinos, then the detector's correlated backgrounds."""
     per_s = 1.0 / SECONDS_PER_DAY
     nothing = np.empty(0)
     sources = [PairShape("ibd", model.detector.ibd_per_day * per_s, nothing, nothing)]
-    table = _shapes(folder / "shapes" / "chunk-00000.safetensors")
+    table = load_arrays(folder / "shapes" / "chunk-00000.safetensors")[0]
     for p in model.detector.pairs:
         rate = p.rate_per_day / p.efficiency * per_s
         depth = p.depth_m if p.place == "edge" else 0.0
@@ -181,7 +175,7 @@ def stream_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> di
     model = DetectorModel.build(recalled(config["experiment"]), response)
     light, rates = load_singles(folder, model)
     begin = chunk * config["window_ns"]
-    window = Window(chunk, begin, min(config["window_ns"], config["total_ns"] - begin))
+    window = Window(chunk, begin, config["window_ns"])
     above = config["above_MeV"] if config["above_MeV"] is not None else model.detector.threshold_MeV
     drawn = singles_events(light, model, rates, derive_key(key, "singles"), duration_s=window.seconds, above_MeV=above)
     n = drawn["e_rec_MeV"].size
@@ -195,8 +189,8 @@ def stream_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> di
     }
     spectrum = load_spectrum(folder / "spectrum" / "chunk-00000.safetensors")
     sources = pair_sources(model, folder)
-    pairs = pair_events(sources, spectrum, model, _full(window, config), config["seed"])
-    inside = (pairs["t_ns"] < begin + window.length_ns) & (pairs["e_rec_MeV"] >= above)
+    pairs = pair_events(sources, spectrum, model, window, config["seed"])
+    inside = pairs["e_rec_MeV"] >= above
     others = {name: column[inside] for name, column in pairs.items()}
     if config["muons"]:
         muons = muon_events(model, window, config["seed"])
@@ -208,8 +202,3 @@ def stream_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> di
     with EventWriter(path, COLUMNS, metadata=about) as writer:
         writer.append(events)
     return {"events": int(events["t_ns"].size), "seconds": window.seconds}
-
-
-def _full(window: Window, config: Mapping[str, Any]) -> Window:
-    """A window of the common length: pairs of the last, shorter one are those of a full one."""
-    return Window(window.number, window.begin_ns, config["window_ns"])
