@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
@@ -108,15 +109,26 @@ def calibration(quick):
     }
 
 
-def pairs(model, folder, n):
+def make_pairs(job):
+    """Pairs in a process of its own, as the command makes them."""
+    path, n, k = job
+    model = DetectorModel.build(load_experiment("juno"))
+    spectrum = load_spectrum(Path(path))
+    ibd_events(ibd_cascades(spectrum, model, n, derive_key(SEED, "ibd", k)), model, derive_key(SEED, "ev", k))
+
+
+def pairs(folder, n, repeat=4):
     run_stage(folder, spectrum_stage(load_experiment("juno"), None), seed=SEED)
-    spectrum = load_spectrum(Path(folder) / "spectrum" / "chunk-00000.safetensors")
-
-    def make(k):
-        ibd_events(ibd_cascades(spectrum, model, n, derive_key(SEED, "ibd", k)), model, derive_key(SEED, "ev", k))
-
-    seconds = both(make, 3)
-    return {"million_per_s": THREADS * n / seconds / 1e6, "seconds": seconds}
+    path = str(Path(folder) / "spectrum" / "chunk-00000.safetensors")
+    with ProcessPoolExecutor(THREADS, mp_context=get_context("spawn")) as pool:
+        list(pool.map(make_pairs, [(path, n // 10, k) for k in range(2 * THREADS)]))
+        samples = []
+        for turn in range(1, repeat + 1):
+            start = time.perf_counter()
+            list(pool.map(make_pairs, [(path, n, THREADS * turn + k) for k in range(THREADS)]))
+            samples.append(time.perf_counter() - start)
+    seconds = min(samples)
+    return {"million_per_s": THREADS * n / seconds / 1e6, "seconds": seconds, "processes": THREADS}
 
 
 def radioactivity(model, n):
@@ -178,6 +190,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(ROOT / "docs" / "results"))
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", help="measure only what begins like this, and write nothing")
     args = parser.parse_args()
     began = time.perf_counter()
     model = DetectorModel.build(load_experiment("juno"))
@@ -186,16 +199,20 @@ def main():
         measures = {
             "photon cascades of 2.2 MeV": lambda: cascades(n),
             "light of stored cascades at a new point": lambda: light(model, n),
-            "antineutrino pairs, from nothing to reconstructed": lambda: pairs(model, folder, n // 4),
+            "antineutrino pairs, from nothing to reconstructed": lambda: pairs(folder, n // 2),
             "singles drawn and reconstructed": lambda: radioactivity(model, 5 * n),
             "published calibration set": lambda: calibration(args.quick),
             "stream on disk": lambda: stream(1.0 if args.quick else 6.0),
         }
         numbers = {}
         for name, measure in measures.items():
+            if args.only and not name.startswith(args.only):
+                continue
             numbers[name] = measure()
             sys.stdout.write(f"{name}: {numbers[name]}\n")
             sys.stdout.flush()
+    if args.only:
+        return
     numbers["aims"] = {
         "photon cascades of 2.2 MeV": 0.3,
         "light of stored cascades at a new point": 10.0,
