@@ -85,8 +85,8 @@ def main():
         yields[name] = counts.sum()
         table(name, counts, edges, f"Q = {q} MeV")
     grid = np.linspace(0.5, TOP_MeV, 800)
-    yields["breakup"] = np.trapezoid(np.interp(grid, BE[:, 0], BE[:, 4], left=0) * grid**0.65, grid) * 201 / (
-        grid[1] - grid[0]
+    yields["breakup"] = (
+        np.trapezoid(np.interp(grid, BE[:, 0], BE[:, 4], left=0) * grid**0.65, grid) * 201 / (grid[1] - grid[0])
     )
     total = sum(yields.values())
     sys.stdout.write("# shares: " + ", ".join(f"{k} {v / total:.3f}" for k, v in yields.items()) + "\n")
