@@ -515,7 +515,7 @@ def _simulate_calibration(
         seed=seed,
     )
     result = run_calibration(job, out, **options)
-    if job.response is not None:
+    if job.response is not None and samples:
         for path in write_point(result, out):
             log.info("wrote %s", path)
     _say(calibration_report(*branch_rows(job, out), result))
@@ -591,6 +591,8 @@ def _simulate_stream(
     job = StreamJob(chosen, days, truth, 3600.0 * window_hours, _response(point), cascades, above_MeV, muons, seed)
     result = run_stream(job, out, **options)
     _say(files_report(result, "events", "events"))
+    length = sum((s or {}).get("seconds", 0.0) for s in result.summaries) / 86400
+    _say(f"{length:.4g} days of detector time in windows of {window_hours:g} h")
     return 0
 
 

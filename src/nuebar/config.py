@@ -331,9 +331,10 @@ def load_experiment(name_or_path: str | Path) -> Experiment:
     if not _is_file(path):
         known = available_experiments()
         close = difflib.get_close_matches(text, known, n=1)
+        absent = "there is no such file; " if text.endswith(".toml") else ""
         raise NuebarError(
-            f"no experiment {text!r}: expected one of {', '.join(known)}, or the path of a TOML file that ends in "
-            f".toml{f'; did you mean {close[0]!r}?' if close else ''}"
+            f"no experiment {text!r}: {absent}expected one of {', '.join(known)}, or the path of a TOML file that "
+            f"ends in .toml{f'; did you mean {close[0]!r}?' if close else ''}"
         )
     return experiment_from_mapping(read_toml(path), source=str(path))
 

@@ -448,13 +448,16 @@ def test_the_row_does_not_depend_on_the_batches(tmp_path, case):
         assert re.search(sentence.replace("as in the row before", "(as in|the value of) the row before"), got), got
 
 
-def test_a_stated_unit_is_believed_but_the_range_is_not_waived(tmp_path):
-    data = times("e_rec_MeV", 1e3)(good())
+def test_a_stated_unit_is_believed_within_reason_and_the_range_is_not_waived(tmp_path):
+    data = good()
+    data = times("e_rec_MeV", 200 / np.median(data["e_rec_MeV"]))(data)  # refused without a word on the unit
     path = write(tmp_path / "a.parquet", data)
     stated = ColumnMap.from_mapping({"columns": {"e_rec_MeV": {"name": "e_rec_MeV", "unit": "MeV"}}})
     same(read_events(path, ("e_rec_MeV",), column_map=stated), {"e_rec_MeV": data["e_rec_MeV"]})
     wrong = ColumnMap.from_mapping({"columns": {"e_rec_MeV": {"name": "e_rec_MeV", "unit": "GeV"}}})
     sentence = refusal(read_events, path, ("e_rec_MeV",), column_map=wrong)
+    far = write(tmp_path / "far.parquet", times("e_rec_MeV", 10.0)(data))
+    assert "'MeV' was stated as its unit" in refusal(read_events, far, ("e_rec_MeV",), column_map=stated)
     assert re.search(r"row \d+: expected 0 to 100000 MeV, got .*check the unit that the column map states", sentence)
 
 

@@ -11,8 +11,11 @@ import time
 import numpy as np
 import pytest
 
+from nuebar.config import override
+from nuebar.errors import NuebarError
 from nuebar.io.events import EventFile, EventWriter, read_events
 from nuebar.jobs.calibration import read_calibration
+from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.stream import kinds
 
 STREAM = ("--days", "0.02", "--window-hours", "0.06", "--cascades", "3000", "--seed", "5")
@@ -105,6 +108,12 @@ def test_calibration_points_and_their_tables(tmp_path):
     np.testing.assert_array_equal(n_pe, np.maximum(arrays["n_pe"][0], 0))
 
 
+def test_an_experiment_without_a_response_is_refused(juno):
+    silent = override(juno, {"response.kB_g_cm2_GeV": 0.0, "response.light_yield_per_MeV": 1.0, "response.fC": 0.0})
+    with pytest.raises(NuebarError, match="kB, fC, light yield"):
+        DetectorModel.build(silent)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -117,6 +126,9 @@ def test_calibration_points_and_their_tables(tmp_path):
         (("ibd", "--pairs", "0"), "pairs"),
         (("ibd", "--oscillation", "sin2_th12"), "name=number"),
         (("ibd", "--oscillation", "theta12=0.3"), "sin2_th12"),
+        (("ibd", "--oscillation", "sin2_th12=3"), "from 0 to 1"),
+        (("ibd", "--kB", "0.012", "--fC", "0.5", "--light-yield", "1e4"), "g/cm²/MeV is 12"),
+        (("stream", "--experiment", "mine.toml"), "no such file"),
         (("singles", "--window-ms", "0"), "window"),
         (("stream", "--days", "-1"), "days"),
         (("stream", "--window-hours", "99"), "window"),
@@ -155,6 +167,11 @@ def test_events_are_shown_checked_and_converted(tmp_path, capfd):
     code, said = call("convert", source, "--columns", columns, "--out", out)
     assert code == 0, said.err
     assert read_events(str(out), ("x_m",))["x_m"].tolist() == [-1.0] * 50
+    for target, says in ((source, "exists"), (out, "exists"), (tmp_path / "ours.h5", ".parquet")):
+        before = source.read_bytes()
+        code, said = call("convert", source, "--out", target)
+        assert (code, source.read_bytes()) == (2, before)
+        assert says in said.err
     code, said = call("check", source, "--kind", "pairs")
     assert code == 2
     assert "prompt_e_rec_MeV" in said.err

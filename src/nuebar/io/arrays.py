@@ -38,6 +38,7 @@ def save_arrays(
     with atomic_path(path) as temporary:
         try:
             save_file(plain, temporary, metadata=text)
+            temporary.chmod(0o666 & ~_umask())  # its writer makes files that only their owner can read
         except Exception as error:  # safetensors raises its own class, also for a full disk
             raise NuebarError(f"{path}: cannot be written ({error}); free or choose another place") from error
 
@@ -64,3 +65,10 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     if not isinstance(metadata, dict):
         raise NuebarError(f"{path}: expected metadata of nuebar, got {type(metadata).__name__}; make the file again")
     return arrays, metadata
+
+
+def _umask() -> int:
+    """The permissions that new files shall not have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -17,6 +17,8 @@ from nuebar.io.tables import Ragged, Values
 
 __all__ = ["Offence", "check", "check_typical", "convert", "float_type", "pick"]
 
+_STATED = 5.0  # a stated unit is believed so much further
+
 # Time stamps are compared with a neutron's capture time of 0.2 ms; a file that resolves less than this is refused.
 _COARSEST_NS = 1000
 # Rows from which the unit may be guessed, and the number of rows looked at.
@@ -155,12 +157,13 @@ def check(column: Column, values: np.ndarray, *, before: Any = None, unit: str |
     raise Offence(row, f"expected {_range(column)}, got {values[row]:.6g}; {advice}")
 
 
-def check_typical(column: Column, values: np.ndarray) -> None:
-    """See that the unit of a file that does not state it can be the column's own.
+def check_typical(column: Column, values: np.ndarray, *, stated: str | None = None) -> None:
+    """See that the unit of a file can be the column's own, or the one that was stated.
 
     Args:
         column: The column.
         values: From :func:`convert`, shape (rows,); fewer than 20 tell nothing.
+        stated: The unit that a file or a column map states; the limits are then five times as wide.
 
     Raises:
         Offence: The median, or the mean step of a rising column, is not what events have.
@@ -168,10 +171,16 @@ def check_typical(column: Column, values: np.ndarray) -> None:
     if column.typical is None or values.size < _FEWEST:
         return
     middle, (low, high) = _middle(column, values), column.typical
+    if stated is not None:
+        low, high = low / _STATED, high if high == LARGEST_FLOAT else high * _STATED
     if not low <= middle <= high:
         what = "mean step" if column.rising else "median"
         expected = f"a {what} of {low:.6g} or more" if high == LARGEST_FLOAT else f"a {what} of {low:.6g} to {high:.6g}"
-        advice = _other_units(column, values) or f'state unit = "{column.unit}" for it in a column map if it is right'
+        if stated is not None:
+            advice = f"{stated!r} was stated as its unit; correct the unit"
+        else:
+            other = _other_units(column, values)
+            advice = other or f'state unit = "{column.unit}" for it in a column map if it is right'
         raise Offence(None, f"expected {expected} {column.unit}, got {middle:.4g}; {advice}")
 
 

@@ -270,9 +270,9 @@ class _Part:
         unit = field.unit or source.unit
         values = convert(column, pick(raw[field.name], source.index), unit)
         check(column, values, before=before, unit=unit)
-        # A unit is guessed from the first rows of each file, unless somebody stated it.
-        if start == 0 and unit is None and not self.table.metadata:
-            check_typical(column, values)
+        # A unit is judged by the first rows of each file; one that somebody stated only where it is far off.
+        if start == 0 and not self.table.metadata:
+            check_typical(column, values, stated=unit)
         return values
 
     def _tell(

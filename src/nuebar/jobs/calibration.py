@@ -307,7 +307,10 @@ def _wanted(job: CalibrationJob) -> tuple[CalibrationPlan, str, CalibrationSet]:
         check_set(one, "events", name)
     if job.cascades < 1:
         raise NuebarError(f"cascades: expected a whole number above 0, got {job.cascades}; give one like 2000000")
-    return replace(plan, sources=job.sources or plan.sources), name, one
+    sources = job.sources or plan.sources
+    if not job.sources and job.catalogue is not None and job.plan is None:
+        sources = tuple(load_sources(job.catalogue))  # somebody's own sources, and no word on which
+    return replace(plan, sources=sources), name, one
 
 
 def _pool(folder: Path, chunk: int) -> CascadePool:

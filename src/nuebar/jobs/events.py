@@ -47,6 +47,8 @@ def check_events(paths: list[Path], kind: str, columns: Path | None, progress: P
         NuebarError: At the first thing that is wrong.
     """
     events = _open(paths, kind, columns)
+    if events.n_rows == 0:
+        raise NuebarError(f"{events.paths[0]}: expected rows, got none; the file is empty")
     low = dict.fromkeys(events.names, np.inf)
     high = dict.fromkeys(events.names, -np.inf)
     done = 0
@@ -72,6 +74,10 @@ def convert_events(paths: list[Path], kind: str, columns: Path | None, out: Path
     Raises:
         NuebarError: At the first thing that is wrong; nothing is written then.
     """
+    if out.suffix != ".parquet":
+        raise NuebarError(f"{out}: expected a name that ends in .parquet, got {out.name!r}; Parquet is what is written")
+    if out.exists():
+        raise NuebarError(f"{out}: expected a new file, got one that exists; remove it or choose another name")
     events = _open(paths, kind, columns)
     with EventWriter(out, events.columns, metadata={"kind": kind, "from": [p.name for p in events.paths]}) as writer:
         for batch in events.batches():

@@ -61,6 +61,9 @@ def oscillation_of(experiment: Experiment, changes: Mapping[str, float] | None =
     for name, value in (changes or {}).items():
         if name not in values:
             raise NuebarError(f"oscillation: expected one of {', '.join(OSCILLATION)}, got {name!r}; correct the name")
+        low, high = (0.0, 1.0) if name.startswith("sin2") else (1e-6, 1e-3) if "21" in name else (-0.1, 0.1)
+        if not low <= value <= high:
+            raise NuebarError(f"oscillation: {name}: expected a number from {low:g} to {high:g}, got {value:g}")
         values[name] = float(value)
     return values
 

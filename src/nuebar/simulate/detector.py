@@ -129,8 +129,17 @@ class DetectorModel:
 
 
 def nominal_response(experiment: Experiment) -> Response:
-    """kB, fC and light yield of the experiment's file."""
+    """kB, fC and light yield of the experiment's file.
+
+    Raises:
+        NuebarError: The file does not give them.
+    """
     r = experiment.response
+    if r.kB_g_cm2_GeV == 0 and r.light_yield_per_MeV == 1:  # the defaults of a file that is silent
+        raise NuebarError(
+            f"{experiment.source or experiment.name}: key 'response.kB_g_cm2_GeV': expected kB, fC, light yield and "
+            "cherenkov_photons_per_cm to simulate with, got none; add them or give --kB --fC --light-yield"
+        )
     return Response(r.kB_g_cm2_GeV, r.fC, r.light_yield_per_MeV)
 
 

@@ -64,6 +64,11 @@ class Response:
             value = getattr(self, name)
             if not low <= value <= high:  # refuses NaN too
                 raise NuebarError(f"{name}: expected a number from {low:g} to {high:g}, got {value}; check its unit")
+        if 0 < self.kB_g_cm2_GeV < 0.1:
+            raise NuebarError(
+                f"kB_g_cm2_GeV: expected 0 or a number above 0.1, got {self.kB_g_cm2_GeV:g}; it is in g/cm²/GeV, where "
+                "0.012 g/cm²/MeV is 12"
+            )
 
 
 @dataclass(frozen=True)
