@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import simulation_page  # noqa: E402 - a file beside this one
+from simulation_page import signed, table  # noqa: E402
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 # Symbol, power of ten taken out, digits after the point, unit.
@@ -49,13 +50,6 @@ def records(folder):
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.is_file()}
 
 
-def table(header, rows):
-    """A Markdown table; the first column is text, the others are set to the right."""
-    lines = [" | ".join(header), " | ".join(["---", *["---:"] * (len(header) - 1)])]
-    lines += [" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def number(name, value):
     """A parameter's value in the power of ten of :data:`SHOWN`."""
     _, power, digits, _ = SHOWN[name]
@@ -71,10 +65,6 @@ def error(name, value):
     """An error, with one digit more than a value."""
     _, power, digits, _ = SHOWN[name]
     return f"{value / 10.0**power:.{digits + 1}f}"
-
-
-def signed(value, digits=2):
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def duration(seconds):

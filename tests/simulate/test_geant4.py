@@ -70,9 +70,9 @@ def deviations(name: str, *, quenching: str = "step") -> np.ndarray:
 
 @pytest.mark.parametrize("name", GAMMAS)
 def test_mean_light_of_gammas(name):
-    # Found: +0.05 to +0.16 %, most at 137Cs. Geant4 counts as light of no electron 0.01 to 0.05 % of the energy, which
-    # photons deposit themselves when they free bound electrons.
-    assert np.abs(deviations(name)).max() < 0.002
+    # Found: 0.00 to +0.10 %, most at 4.44 MeV and kB 25. Geant4 counts as light of no electron 0.01 to 0.05 % of the
+    # energy, which photons deposit themselves when they free bound electrons.
+    assert np.abs(deviations(name)).max() < 0.0015
 
 
 @pytest.mark.parametrize("name", CHARGED)
