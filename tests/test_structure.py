@@ -21,6 +21,7 @@ RANKS = {
     "physics": 3,
     "stats": 3,
     "io": 3,
+    "training": 3,
     "run": 4,
     "simulate": 4,
     "predict": 4,

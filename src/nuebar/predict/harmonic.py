@@ -13,10 +13,10 @@ first order in E - E_b: that needs, beside G_b, its first moment G1_b(x) = Σ w 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -31,15 +31,53 @@ from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import Eigensystem, PHASE_per_eV2_km_MeV, POTENTIAL_eV2_per_MeV, eigensystem
 from nuebar.predict.box import PHYSICS, Box, Provenance, check_inside, check_parameters, physics_vector
-from nuebar.predict.signal import SignalInputs
 from nuebar.predict.smooth import with_cached_derivatives
 
-__all__ = ["HarmonicPredictor", "Windows"]
+__all__ = ["HarmonicPredictor", "Source", "Windows", "physical_channels", "vacuum_basis"]
 
 TOLERANCE = 1e-12  # Chebyshev coefficients below this fraction of a channel's largest bin are dropped
 CORE_TOLERANCE = 1e-7  # the same for single cores
 MOST_NODES = 20_000  # a table of 0.3 GB while it is built
 ENERGY_NODES = 8  # degree of the polynomials in energy that carry v_q and ν_q from the nodes to the bins
+
+
+class Source(Protocol):
+    """Events without oscillations, from which a predictor is built.
+
+    :class:`nuebar.predict.signal.SignalInputs` computes them; :class:`nuebar.predict.folded.Folded` counts Monte
+    Carlo events. Attributes as there.
+    """
+
+    @property
+    def e_nu_MeV(self) -> np.ndarray: ...
+
+    @property
+    def core_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def baseline_km(self) -> np.ndarray: ...
+
+    @property
+    def edges_MeV(self) -> np.ndarray: ...
+
+    @property
+    def electrons_per_nucleon(self) -> float: ...
+
+    @property
+    def provenance(self) -> Mapping[str, str]: ...
+
+    def fold(self, cores: np.ndarray, values: Iterator[np.ndarray], *, together: bool) -> np.ndarray:
+        """Sum functions of the energy over the events of every bin.
+
+        Args:
+            cores: Indices of cores.
+            values: For each of them the functions at the energies, shape ``(nodes, n)``.
+            together: Sum over the cores.
+
+        Returns:
+            Shape ``(1, bins, n)`` if together, else ``(len(cores), bins, n)``.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -152,27 +190,31 @@ class HarmonicPredictor(eqx.Module):
     @classmethod
     def build(
         cls,
-        inputs: SignalInputs,
+        inputs: Source,
         *,
         windows: Windows | None = None,
         matter: bool = True,
         cores: bool = False,
         tolerance: float = TOLERANCE,
+        mean_e_nu_MeV: np.ndarray | None = None,
+        moments: bool = True,
     ) -> HarmonicPredictor:
         """Sum cosines over cores and energies at Chebyshev nodes of the windows.
 
         Args:
-            inputs: From :func:`nuebar.predict.signal.signal_inputs`.
+            inputs: From :func:`nuebar.predict.signal.signal_inputs`, or folded Monte Carlo events.
             windows: Ranges of the mass splittings; ±15σ of PDG 2022 by default.
             matter: Keep what constant-density matter needs.
             cores: Keep each core apart as well, for pulls on their power.
             tolerance: Relative size below which coefficients are dropped.
+            mean_e_nu_MeV: Energies around which matter is expanded in each bin; the means by default.
+            moments: Keep the first order of that expansion.
 
         Returns:
             The predictor.
         """
         windows = windows or Windows.around_pdg()
-        mean = _mean_energy(inputs)
+        mean = _mean_energy(inputs) if mean_e_nu_MeV is None else mean_e_nu_MeV
         nodes, to_bins, to_slopes = _energy_interpolation(inputs.e_nu_MeV, mean)
         groups = _core_groups(inputs.baseline_km) if cores else []
         order = np.argsort(np.concatenate(groups)) if groups else np.empty(0, int)
@@ -187,7 +229,7 @@ class HarmonicPredictor(eqx.Module):
             energy_nodes_MeV=jax.device_put(nodes),
             to_bins=jax.device_put(to_bins),
             to_slopes=jax.device_put(to_slopes),
-            total=_sums(inputs, np.arange(len(inputs.core_names)), True, mean, windows, matter, tolerance),
+            total=_sums(inputs, np.arange(len(inputs.core_names)), True, mean, windows, matter and moments, tolerance),
             cores=tuple(_sums(inputs, g, False, mean, windows, False, CORE_TOLERANCE) for g in groups),
         )
 
@@ -310,16 +352,22 @@ def _summed_jvp(
 _summed.defjvp(_summed_jvp, symbolic_zeros=True)
 
 
-def _vacuum(sums: Sums, p: Array) -> Array:
-    """Counts per bin in vacuum, shape ``(..., bins)``."""
+def vacuum_basis(sums: Sums, p: Array) -> Array:
+    """What multiplies un-oscillated counts, solar and atmospheric coefficients in vacuum, in this order."""
     s12, s13, d21, d31 = p[0], p[1], p[2], p[3]
     w1, w2, w3 = (1 - s13) * (1 - s12), (1 - s13) * s12, s13
-    solar = _basis(d21, sums.solar, 1)[:, 0]
+    solar = w1 * w2 * _basis(d21, sums.solar, 1)[:, 0]
     fast = w1 * w3 * _basis(jnp.abs(d31), sums.atmospheric, 1)[:, 0]
     fast += w2 * w3 * _basis(jnp.abs(d31 - d21), sums.atmospheric, 1)[:, 0]
     total = w1 * w2 + (w1 + w2) * w3
-    waves = w1 * w2 * (sums.solar.value @ solar) + sums.atmospheric.value @ fast
-    return (1.0 - 2.0 * total) * sums.flat + 2.0 * waves
+    return jnp.concatenate([(1.0 - 2.0 * total)[None], 2.0 * solar, 2.0 * fast])
+
+
+def _vacuum(sums: Sums, p: Array) -> Array:
+    """Counts per bin in vacuum, shape ``(..., bins)``."""
+    basis = vacuum_basis(sums, p)
+    n = sums.solar.value.shape[-1]
+    return basis[0] * sums.flat + sums.solar.value @ basis[1 : n + 1] + sums.atmospheric.value @ basis[n + 1 :]
 
 
 def _in_bins(predictor: HarmonicPredictor, p: Array) -> tuple[Array, Array]:
@@ -366,8 +414,8 @@ def _predict(predictor: HarmonicPredictor, p: Array) -> Array:
     return _matter(predictor.total, p, *_in_bins(predictor, p))
 
 
-@with_cached_derivatives
-def _channels(predictor: HarmonicPredictor, p: Array) -> Array:
+def physical_channels(predictor: HarmonicPredictor, p: Array) -> Array:
+    """What :meth:`HarmonicPredictor.channels` computes, for use inside of other functions."""
     if predictor.matter:
         bins, slopes = _in_bins(predictor, p)
         total = _matter(predictor.total, p, bins, slopes)[None]
@@ -377,6 +425,9 @@ def _channels(predictor: HarmonicPredictor, p: Array) -> Array:
     if not cores:
         return total
     return jnp.concatenate([total, jnp.concatenate(cores)[jnp.array(predictor.core_order)]])
+
+
+_channels = with_cached_derivatives(physical_channels)
 
 
 # ---------------------------------------------------------------- building
@@ -392,13 +443,14 @@ def _core_groups(baseline_km: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-def _mean_energy(inputs: SignalInputs) -> np.ndarray:
-    """Mean neutrino energy of each fine bin without oscillations; the nearest node where a bin is empty."""
-    weight = inputs.response * inputs.events.sum(axis=0)
-    total = weight.sum(axis=1)
+def _mean_energy(inputs: Source) -> np.ndarray:
+    """Mean neutrino energy of each fine bin without oscillations; the nearest bin's where one is empty."""
+    cores = np.arange(len(inputs.core_names))
+    powers = np.stack([np.ones_like(inputs.e_nu_MeV), inputs.e_nu_MeV], axis=1)
+    total, first = inputs.fold(cores, (powers for _ in cores), together=True)[0].T
     good = total > 1e-30 * total.max()
     mean = np.full(total.size, np.nan)
-    mean[good] = (weight @ inputs.e_nu_MeV)[good] / total[good]
+    mean[good] = np.clip(first[good] / total[good], inputs.e_nu_MeV.min(), inputs.e_nu_MeV.max())
     index = np.arange(total.size)
     return np.interp(index, index[good], mean[good])
 
@@ -418,7 +470,7 @@ def _energy_interpolation(e_nu: np.ndarray, mean: np.ndarray) -> tuple[np.ndarra
 
 
 def _sums(
-    inputs: SignalInputs,
+    inputs: Source,
     cores: np.ndarray,
     together: bool,
     mean: np.ndarray,
@@ -427,18 +479,18 @@ def _sums(
     tolerance: float,
 ) -> Sums:
     """Sum over energies, and over the cores if ``together``; else the first axis runs over the cores."""
-    events = inputs.events[cores]
-    flat = events @ inputs.response.T
-    first = (events * inputs.e_nu_MeV) @ inputs.response.T - flat * mean
+    powers = np.stack([np.ones_like(inputs.e_nu_MeV), inputs.e_nu_MeV], axis=1)
+    flat, first = np.moveaxis(inputs.fold(cores, (powers for _ in cores), together=together), -1, 0)
+    first = first - flat * mean
     if together:
-        flat, first = flat.sum(axis=0), first.sum(axis=0)
+        flat, first = flat[0], first[0]
     both = (windows.solar, windows.atmospheric)
     series = [_series(inputs, cores, together, mean, w, moments, tolerance) for w in both]
     return Sums(jax.device_put(flat), jax.device_put(first), *series)
 
 
 def _series(
-    inputs: SignalInputs,
+    inputs: Source,
     cores: np.ndarray,
     together: bool,
     mean: np.ndarray,
@@ -456,16 +508,17 @@ def _series(
         )
     n = int(reach + 8.0 * reach ** (1.0 / 3.0) + 25)
     x = middle + half * np.cos(np.pi * (np.arange(n) + 0.5) / n)
-    waves = np.zeros((1 if together else cores.size, inputs.e_nu_MeV.size, n))
-    for k, c in enumerate(cores):
-        phase = 2.0 * PHASE_per_eV2_km_MeV * inputs.baseline_km[c] / inputs.e_nu_MeV[:, None] * x
-        waves[0 if together else k] += inputs.events[c][:, None] * np.cos(phase)
-    coefficients = _chebyshev(waves)
-    value = inputs.response @ coefficients
+    e_nu = inputs.e_nu_MeV[:, None]
+
+    def waves() -> Iterator[np.ndarray]:
+        for c in cores:
+            yield np.cos(2.0 * PHASE_per_eV2_km_MeV * inputs.baseline_km[c] / e_nu * x)
+
+    value = _chebyshev(inputs.fold(cores, waves(), together=together))
     keep = int(np.flatnonzero(np.any(np.abs(value) > tolerance * np.abs(value).max(), axis=(0, 1))).max()) + 1
     moment = np.zeros((value.shape[0], mean.size, 0))
     if moments:
-        moment = inputs.response @ (inputs.e_nu_MeV[:, None] * coefficients[:, :, :keep])
+        moment = _chebyshev(inputs.fold(cores, (e_nu * w for w in waves()), together=together))[:, :, :keep]
         moment -= mean[:, None] * value[:, :, :keep]
     value = value[:, :, :keep]
     if together:

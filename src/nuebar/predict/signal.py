@@ -7,7 +7,7 @@ and nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -90,6 +90,22 @@ class SignalInputs:
     electrons_per_nucleon: float
     nonlinearity: Nonlinearity | None
     provenance: Mapping[str, str]
+
+    def fold(self, cores: Array, values: Iterator[Array], *, together: bool) -> Array:
+        """Sum functions of the energy over the events of every bin.
+
+        Args:
+            cores: Indices of cores.
+            values: For each of them the functions at the nodes, shape ``(nodes, n)``.
+            together: Sum over the cores.
+
+        Returns:
+            Shape ``(1, bins, n)`` if together, else ``(len(cores), bins, n)``.
+        """
+        weighted = (self.events[c][:, None] * v for c, v in zip(cores, values, strict=True))
+        if together:
+            return (self.response @ sum(weighted))[None]
+        return np.stack([self.response @ w for w in weighted])
 
 
 def fine_edges(edges_MeV: Array, width_MeV: float, padding: int = PADDING) -> Array:
