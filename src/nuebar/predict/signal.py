@@ -235,7 +235,11 @@ def _curves(experiment: Experiment, name: str) -> tuple[Array, Array, list[Array
 
 
 def signal_inputs(
-    experiment: Experiment, *, release: Juno2025Release | None = None, inputs: CommonInputs | None = None
+    experiment: Experiment,
+    *,
+    release: Juno2025Release | None = None,
+    inputs: CommonInputs | None = None,
+    edges: Array | None = None,
 ) -> SignalInputs:
     """Fold an experiment's reactors, cross-section and response into arrays.
 
@@ -243,6 +247,7 @@ def signal_inputs(
         experiment: What to predict.
         release: A release of data whose non-linearity and un-oscillated spectrum may be used.
         inputs: JUNO's common inputs, which then replace spectra, corrections, cross-section and curves.
+        edges: Bins of reconstructed energy in MeV; by default fine bins around those of the experiment.
 
     Returns:
         The inputs of the predictors.
@@ -258,12 +263,16 @@ def signal_inputs(
     anchor = 1.0
     if rate is not None:
         anchor = rate * experiment.target.efficiency * experiment.exposure.days / events.sum()
-    edges = fine_edges(np.array(experiment.binning.edges()), experiment.binning.fine_width_MeV)
+    low, high = (experiment.binning.edges()[k] for k in (0, -1))
+    if edges is None:
+        edges = fine_edges(np.array(experiment.binning.edges()), experiment.binning.fine_width_MeV)
+    else:
+        edges = np.array(edges, dtype=float)
+        low, high = max(low, edges[0]), min(high, edges[-1])
     curve = nonlinearity(experiment, release, inputs)
     response = response_matrix(
         e_nu, edges, curve.visible if curve is not None else np.asarray, experiment.response.resolution
     )
-    low, high = (experiment.binning.edges()[k] for k in (0, -1))
     seen = (response @ events.sum(axis=0))[(edges[:-1] > low - 1e-9) & (edges[1:] < high + 1e-9)]
     if not seen.sum() > LEAST_SEEN * events.sum():
         raise NuebarError(

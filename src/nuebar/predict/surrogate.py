@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.special import erfc
+from jax.scipy.special import erf
 from jax.typing import ArrayLike
 
 from nuebar.errors import NuebarError
@@ -61,8 +61,8 @@ BOX: Box = {
 NODE_STEP = 0.0065  # in √MeV: half of the best resolution (2.6 % at 1 MeV, 2·0.0065/0.026)
 NODE_POINTS = 12
 ROW_SETS = 6  # counts, two excesses, their three products
-REACH_sigma = 5.5
-BLOCK_EDGES = 24
+REACH_sigma = 5.0  # beyond it lie 3e-7 of a node
+BLOCK_BINS = 12
 COEFFICIENTS = 1e-9  # relative size of the harmonic coefficients that are dropped: far below single precision
 EXCESS_COEFFICIENTS = 1e-5  # of a correction of 1e-3
 
@@ -77,12 +77,10 @@ class SurrogatePredictor(eqx.Module):
         nodes: Harmonic predictor of the distribution in reference energy.
         excess: The same weighted with the two excesses and their three products: five times as many rows.
         stacked: Both in vacuum as one table for single precision, shape ``(rows, 1 + solar + atmospheric)``.
-        blocks: Indices of the nodes that each block of edges can see, shape ``(blocks, nodes)``.
+        span: Nodes that a block of edges sees at any response.
+        first_node: Square root of the lowest node, √MeV.
         block_edges: Edges of each block in MeV; neighbours share one; shape ``(blocks, edges)``.
-        order: Position of every bin among those of the blocks.
-        energy: g at the nodes, shape ``(nodes, KB, RATIO)``.
-        moments: Central moments of the spread, shape ``(3, nodes, KB, RATIO)``.
-        levers: Move of an event per excess, shape ``(2, nodes, KB, RATIO)``.
+        light: g, central moments 2 to 4 and the two levers at the nodes, shape ``(6, nodes, KB, RATIO)``.
         inverse: Moments of the inverse light correction, shape ``(4, nodes)``.
         anchor: Chebyshev coefficients in kB of the light of an n-H capture.
         constants: Cherenkov photons of it at fC = 1; photo-electrons per photon; charge spread; dark counts; constant.
@@ -93,15 +91,13 @@ class SurrogatePredictor(eqx.Module):
     ranges: tuple[tuple[float, float], ...] = eqx.field(static=True)
     reference: tuple[float, ...] = eqx.field(static=True)
     provenance: Provenance = eqx.field(static=True)
+    span: int = eqx.field(static=True)
+    first_node: float = eqx.field(static=True)
     nodes: HarmonicPredictor
     excess: HarmonicPredictor
     stacked: Array
-    blocks: Array
     block_edges: Array
-    order: Array
-    energy: Array
-    moments: Array
-    levers: Array
+    light: Array
     inverse: Array
     anchor: Array
     constants: Array
@@ -197,12 +193,11 @@ def _shapes(s: SurrogatePredictor, r: Array) -> tuple[Array, Array, Array, Array
     """Mean, 1/σ, skewness/6 and kurtosis/24 of the reconstructed energy at every node, and the levers."""
     kB, fC, light, a, b, c, scale = (r[k] for k in range(len(RESPONSE)))
     box = RatioBox.of(s.box)
-    n_kB, n_ratio = s.energy.shape[1:]
+    n_kB, n_ratio = s.light.shape[2:]
     in_kB = _polynomials(kB, *box.kB_g_cm2_GeV, n_kB)
     in_ratio = _polynomials(fC / light, *box.ratio_MeV, n_ratio)
     basis = (in_kB[:, None] * in_ratio).ravel()
-    g = s.energy.reshape(-1, basis.size) @ basis
-    m2, m3, m4 = s.moments.reshape(3, -1, basis.size) @ basis
+    g, m2, m3, m4, *levers = (s.light.reshape(-1, basis.size) @ basis).reshape(6, -1)
     cherenkov, efficiency, charge_sigma, dark, constant = (s.constants[k] for k in range(5))
     pe = efficiency * (light * (s.anchor @ in_kB) + fC * cherenkov) / N_H_GAMMA_MeV  # photo-electrons per MeV
     s2 = charge_sigma**2
@@ -215,8 +210,7 @@ def _shapes(s: SurrogatePredictor, r: Array) -> tuple[Array, Array, Array, Array
     k4 = m4 - 3.0 * m2**2 + 3.0 * spread_of_i * (statistics * g) ** 2
     inverse = jax.lax.rsqrt(variance)
     up = 1.0 + scale
-    levers = s.levers.reshape(2, -1, basis.size) @ basis
-    return up * g, inverse / up, k3 * inverse**3 / 6.0, k4 * inverse**4 / 24.0, up * levers
+    return up * g, inverse / up, k3 * inverse**3 / 6.0, k4 * inverse**4 / 24.0, up * jnp.stack(levers)
 
 
 PER_ROOT_2PI = 0.3989422804014327
@@ -253,7 +247,7 @@ def _below(
     zero, one = moved - counts * skew, widened - 3.0 * counts * kurtosis
     two, three = counts * skew, counts * kurtosis
     rest = zero[:, None, :] + z * (one[:, None, :] + z * (two[:, None, :] + z * three[:, None, :]))
-    return jnp.sum(0.5 * erfc(-ROOT_HALF * z) * counts[:, None, :] - density * rest, axis=-1)
+    return jnp.sum((0.5 + 0.5 * erf(ROOT_HALF * z)) * counts[:, None, :] - density * rest, axis=-1)
 
 
 @_below.defjvp
@@ -263,7 +257,7 @@ def _below_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple
     _, d_counts, d_moved, d_widened, d_mean, d_inverse, d_skew, d_kurtosis = tangents
     z = (edges[:, :, None] - mean[:, None, :]) * inverse[:, None, :]
     density = PER_ROOT_2PI * jnp.exp(-0.5 * z * z)
-    f = 0.5 * erfc(-ROOT_HALF * z)
+    f = 0.5 + 0.5 * erf(ROOT_HALF * z)
 
     def rows(vector: Array) -> Array:
         return vector[..., None, :]
@@ -294,9 +288,25 @@ def _smeared(s: SurrogatePredictor, rows: Array, r: Array) -> Array:
     x, y = levers * inverse
     moved = x * first + y * second
     widened = 0.5 * (x * x * a + y * y * b) + x * y * ab
-    single = [v.astype(jnp.float32)[s.blocks] for v in (counts, moved, widened, mean, inverse, skew, kurtosis)]
+    vectors = jnp.stack([counts, moved, widened, mean, inverse, skew, kurtosis]).astype(jnp.float32)
+    single = jnp.moveaxis(_windows(vectors, _first_nodes(s, mean), s.span), 1, 0)
     below = _below(s.block_edges.astype(jnp.float32), *single)
-    return jnp.diff(below, axis=1).ravel()[s.order].astype(r.dtype)
+    return jnp.diff(below, axis=1).ravel()[: len(s.edges_MeV) - 1].astype(r.dtype)
+
+
+def _first_nodes(s: SurrogatePredictor, mean: Array) -> Array:
+    """Where the window of every block begins: in its middle lies the node that is reconstructed there."""
+    middle = 0.5 * (s.block_edges[:, 0] + s.block_edges[:, -1])
+    at = jnp.round((jnp.sqrt(middle) - s.first_node) / NODE_STEP).astype(jnp.int32)
+    # The ratio of reconstructed and reference energy hardly changes from here to there.
+    ratio = mean[at] / (s.first_node + NODE_STEP * at) ** 2
+    there = (jnp.sqrt(middle / ratio) - s.first_node) / NODE_STEP
+    return jax.lax.stop_gradient(jnp.round(there).astype(jnp.int32) - s.span // 2)
+
+
+def _windows(vectors: Array, first: Array, span: int) -> Array:
+    """Contiguous parts of all vectors, shape ``(parts, vectors, span)``."""
+    return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(vectors, start, span, axis=1))(first)
 
 
 def _rows(s: SurrogatePredictor, p: Array) -> Array:
@@ -388,17 +398,15 @@ def build_surrogate(
         nodes=nodes,
         excess=corrections,
         stacked=stack(nodes, corrections),
-        blocks=jnp.zeros((1, 1), jnp.int32),
-        block_edges=jnp.zeros((1, 1)),
-        order=jnp.zeros(1, jnp.int32),
-        energy=jax.device_put(light.energy),
-        moments=jax.device_put(light.moments),
-        levers=jax.device_put(light.levers),
+        span=0,
+        first_node=float(np.sqrt(at[0])),
+        block_edges=jax.device_put(_block_edges(edges)),
+        light=jax.device_put(np.concatenate([light.energy[None], light.moments, light.levers])),
         inverse=jax.device_put(light.inverse),
         anchor=jax.device_put(light.anchor_quenched),
         constants=jax.device_put(constants),
     )
-    built = _with_blocks(draft, edges)
+    built = _with(draft, span=_span(draft))
     counts = np.asarray(built.unoscillated())
     if not np.all(counts > 0):
         empty = int(np.argmin(counts))
@@ -525,37 +533,27 @@ def _fold(
                     table[c, (q + 1) * nodes + row + a, node + m] += w * weights[m]
 
 
-def _with_blocks(s: SurrogatePredictor, edges: np.ndarray) -> SurrogatePredictor:
-    """Cut the edges into blocks and find the nodes that each can see from anywhere in the box."""
-    low, high, width = _extremes(s)
-    bins = edges.size - 1
-    starts = np.arange(0, bins, BLOCK_EDGES)
-    seen = []
-    for b in starts:
-        first, last = edges[b], edges[min(b + BLOCK_EDGES, bins)]
-        reached = np.flatnonzero((high + REACH_sigma * width > first) & (low - REACH_sigma * width < last))
-        seen.append((reached[0], reached[-1] + 1))
-    size = max(b - a for a, b in seen)
-    n = low.size
-    index = np.array([np.minimum(a, n - size) + np.arange(size) for a, _ in seen])
-    per = np.array([np.minimum(b + np.arange(BLOCK_EDGES + 1), bins) for b in starts])
-    order = np.arange(bins) // BLOCK_EDGES * BLOCK_EDGES + np.arange(bins) % BLOCK_EDGES
-    return _with(
-        s,
-        blocks=jnp.asarray(index, jnp.int32),
-        block_edges=jnp.asarray(edges[per]),
-        order=jnp.asarray(order, jnp.int32),
-    )
+def _block_edges(edges: np.ndarray) -> np.ndarray:
+    """Edges of every block; the last one is filled with its last edge."""
+    starts = np.arange(0, edges.size - 1, BLOCK_BINS)
+    return edges[np.minimum(starts[:, None] + np.arange(BLOCK_BINS + 1), edges.size - 1)]
 
 
-def _extremes(s: SurrogatePredictor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lowest and highest energy and largest width of every node over the corners of the box."""
-    means, widths = [], []
+def _span(s: SurrogatePredictor) -> int:
+    """Nodes around the middle of a block that its edges can see, the most over the corners of the box."""
+    edges, most = np.asarray(s.block_edges), 0
+    draft = _with(s, span=0)
     for corner in np.ndindex(*(2,) * len(RESPONSE)):
-        mean, inverse, *_ = _corner(s, jnp.array([r[k] for r, k in zip(s.ranges, corner, strict=True)]))
-        means.append(np.asarray(mean))
-        widths.append(1.0 / np.asarray(inverse))
-    return np.min(means, axis=0), np.max(means, axis=0), np.max(widths, axis=0)
+        r = jnp.array([r[k] for r, k in zip(s.ranges, corner, strict=True)])
+        mean, inverse, middle = (np.asarray(x) for x in _corner(draft, r))
+        for k, block in enumerate(edges):
+            seen = (mean + REACH_sigma / inverse > block[0]) & (mean - REACH_sigma / inverse < block[-1])
+            reached = np.flatnonzero(seen)
+            most = max(most, int(reached[-1] - middle[k]), int(middle[k] - reached[0]))
+    return 2 * (most + 1)
 
 
-_corner = jax.jit(_shapes)
+@jax.jit
+def _corner(s: SurrogatePredictor, r: Array) -> tuple[Array, Array, Array]:
+    mean, inverse, *_ = _shapes(s, r)
+    return mean, inverse, _first_nodes(s, mean)
