@@ -224,9 +224,7 @@ def _survival(
         values = dict(zip(OSCILLATION, p, strict=True))
         if not matter:
             return oscillation.vacuum(e_nu, baseline_km, **values)
-        return oscillation.matter(
-            e_nu, baseline_km, **values, density_g_cm3=density, electrons_per_nucleon=electrons
-        )
+        return oscillation.matter(e_nu, baseline_km, **values, density_g_cm3=density, electrons_per_nucleon=electrons)
 
     value = jax.vmap(one, out_axes=1)(rows)[..., None]
     if not jacobian:

@@ -31,9 +31,10 @@ from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import Eigensystem, PHASE_per_eV2_km_MeV, POTENTIAL_eV2_per_MeV, eigensystem
 from nuebar.predict.box import PHYSICS, Box, Provenance, check_inside, check_parameters, physics_vector
+from nuebar.predict.mc_error import scaled_mc
 from nuebar.predict.smooth import with_cached_derivatives
 
-__all__ = ["HarmonicPredictor", "Source", "Windows", "physical_channels", "vacuum_basis"]
+__all__ = ["HarmonicPredictor", "Source", "Windows", "chebyshev_rows", "physical_channels", "vacuum_basis"]
 
 TOLERANCE = 1e-12  # Chebyshev coefficients below this fraction of a channel's largest bin are dropped
 CORE_TOLERANCE = 1e-7  # the same for single cores
@@ -172,6 +173,8 @@ class HarmonicPredictor(eqx.Module):
         total: Sums over all cores.
         cores: Sums of single cores in groups of about equal baseline, for power pulls: with fewer digits and
             without the moments, since they enter as small relative changes.
+        mc_relative: Relative covariance of the bins from the number of Monte Carlo events, at the parameters of the
+            build: variances, shape ``(bins,)``, or all of it, ``(bins, bins)``; None where it is not known.
     """
 
     edges_MeV: tuple[float, ...] = eqx.field(static=True)
@@ -186,6 +189,7 @@ class HarmonicPredictor(eqx.Module):
     to_slopes: Array
     total: Sums
     cores: tuple[Sums, ...]
+    mc_relative: Array | None = None
 
     @classmethod
     def build(
@@ -293,6 +297,12 @@ class HarmonicPredictor(eqx.Module):
         limits = self.windows.inverted() if negative else self.windows.normal()
         check_inside(parameters, {"dm2_21_eV2": self.windows.solar, "dm2_31_eV2": limits}, "harmonic")
 
+    def mc_covariance(self, parameters: Mapping[str, ArrayLike]) -> np.ndarray | None:
+        """Monte Carlo covariance of the counts, in the form of ``mc_relative``."""
+        if self.mc_relative is None:
+            return None
+        return scaled_mc(np.asarray(self.mc_relative), np.asarray(self.predict(parameters)))
+
 
 # ---------------------------------------------------------------- evaluation
 
@@ -300,11 +310,11 @@ class HarmonicPredictor(eqx.Module):
 def _basis(x: ArrayLike, series: Series, orders: int) -> Array:
     """T_k and its derivatives with respect to the splitting, shape ``(n, orders)``."""
     t = (jnp.asarray(x) - series.middle) / series.half
-    return _chebyshev_rows(t, series.value.shape[-1], orders) / series.half ** jnp.arange(orders)
+    return chebyshev_rows(t, series.value.shape[-1], orders) / series.half ** jnp.arange(orders)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _chebyshev_rows(t: Array, n: int, orders: int) -> Array:
+def chebyshev_rows(t: Array, n: int, orders: int) -> Array:
     """T_k(t), k < n, and derivatives, shape ``(n, orders)``; |t| < 1.
 
     cos(k arccos t), its derivative, and Chebyshev's equation differentiated m times:
@@ -319,9 +329,9 @@ def _chebyshev_rows(t: Array, n: int, orders: int) -> Array:
     return jnp.stack(rows[:orders], axis=-1)
 
 
-@_chebyshev_rows.defjvp
-def _chebyshev_rows_jvp(n: int, orders: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    rows = _chebyshev_rows(primals[0], n, orders + 1)
+@chebyshev_rows.defjvp
+def chebyshev_rows_jvp(n: int, orders: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    rows = chebyshev_rows(primals[0], n, orders + 1)
     return rows[:, :orders], rows[:, 1:] * tangents[0]
 
 
@@ -332,7 +342,7 @@ def _summed(table: Array, x: Array, middle: float, half: float, orders: int) -> 
     Every derivative in any parameter is a number times the next column, so that differentiation adds one column
     to the product and nothing else, however many directions are asked for.
     """
-    rows = _chebyshev_rows((x - middle) / half, table.shape[-1], orders)
+    rows = chebyshev_rows((x - middle) / half, table.shape[-1], orders)
     return table @ (rows / half ** jnp.arange(orders))
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -35,6 +36,7 @@ KB_NODES, RATIO_NODES = 7, 3  # what is left out is below 1e-6 MeV
 KNOT_STEP = 0.01  # in √MeV: 20 keV at 1 MeV
 PENALTY = 1e-3  # of the second differences of the spline, against a mean weight of one event a knot
 BLOCKS = 4
+WIDER = 1.02  # than the box is what the polynomials cover: their derivatives are regular inside only
 LEAST_MeV2 = 1e-9  # no spread is narrower than 0.03 keV
 
 
@@ -59,6 +61,13 @@ class RatioBox:
     def nodes(self) -> tuple[np.ndarray, np.ndarray]:
         """Chebyshev nodes in both."""
         return _nodes(*self.kB_g_cm2_GeV, KB_NODES), _nodes(*self.ratio_MeV, RATIO_NODES)
+
+    def scaled(self, kB: Any, ratio: Any) -> tuple[Any, Any]:
+        """Arguments of the Chebyshev polynomials, inside of (-1, 1)."""
+        return tuple(
+            (2.0 * x - low - high) / (WIDER * (high - low))
+            for x, (low, high) in ((kB, self.kB_g_cm2_GeV), (ratio, self.ratio_MeV))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +200,7 @@ def _anchors(cascades: Cascades, kBs: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _nodes(low: float, high: float, n: int) -> np.ndarray:
-    return 0.5 * (low + high) + 0.5 * (high - low) * np.cos(np.pi * (np.arange(n) + 0.5) / n)
+    return 0.5 * (low + high) + 0.5 * WIDER * (high - low) * np.cos(np.pi * (np.arange(n) + 0.5) / n)
 
 
 def _to_coefficients(n: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -11,13 +12,20 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION
 from nuebar.physics import oscillation
 from nuebar.predict.box import PHYSICS, Box, Provenance, check_parameters, physics_vector
+from nuebar.predict.mc_error import scaled_mc
 from nuebar.predict.signal import SignalInputs
 from nuebar.predict.smooth import with_cached_derivatives
 
+if TYPE_CHECKING:
+    from nuebar.predict.pairs import Pairs
+
 __all__ = ["MatrixPredictor"]
+
+CELLS = 4000  # of neutrino energy, as in the published response matrix
 
 
 class MatrixPredictor(eqx.Module):
@@ -27,6 +35,7 @@ class MatrixPredictor(eqx.Module):
         edges_MeV: Bins of reconstructed energy, ``bins + 1`` numbers.
         core_names: Names of the cores.
         provenance: What it was built from.
+        mc_relative: As in :class:`nuebar.predict.harmonic.HarmonicPredictor`.
     """
 
     edges_MeV: tuple[float, ...] = eqx.field(static=True)
@@ -37,6 +46,7 @@ class MatrixPredictor(eqx.Module):
     baseline_km: Array
     events: Array
     response: Array
+    mc_relative: Array | None = None
 
     @classmethod
     def build(cls, inputs: SignalInputs) -> MatrixPredictor:
@@ -54,6 +64,65 @@ class MatrixPredictor(eqx.Module):
             baseline_km=jnp.asarray(inputs.baseline_km),
             events=jnp.asarray(inputs.events),
             response=jnp.asarray(inputs.response),
+        )
+
+    @classmethod
+    def from_pairs(
+        cls, pairs: Pairs, *, cells: int = CELLS, electrons_per_nucleon: float = 0.5, provenance: Mapping[str, str]
+    ) -> MatrixPredictor:
+        """The response matrix of Monte Carlo pairs: even cells of the neutrino energy, each at its mean energy.
+
+        Every core has its own events in each cell, and all cores share the response, which does not know the core.
+
+        Args:
+            pairs: In bins of reconstructed energy.
+            cells: How many, over the range of the energies.
+            electrons_per_nucleon: Y_e of the matter.
+            provenance: What the pairs are.
+
+        Raises:
+            NuebarError: There are no pairs.
+        """
+        if not len(pairs):
+            raise NuebarError("the matrix predictor needs at least one pair, got none; read other files")
+        low, high = pairs.e_nu_MeV.min(), pairs.e_nu_MeV.max()
+        cell = np.minimum((cells * (pairs.e_nu_MeV - low) / max(high - low, 1e-9)).astype(np.int64), cells - 1)
+        cores = pairs.baseline_km.size
+        counts = np.bincount(pairs.bin.astype(np.int64) * cells + cell, minlength=pairs.bins * cells)
+        counts = counts.reshape(pairs.bins, cells)
+        by_core = np.bincount(pairs.core.astype(np.int64) * cells + cell, minlength=cores * cells).reshape(cores, cells)
+        if pairs.core_share is not None:  # every pair belongs to every core
+            by_core = by_core.sum(axis=0) * np.asarray(pairs.core_share)[:, None]
+        total = counts.sum(axis=0)
+        filled = total > 0
+        mean = np.bincount(cell, pairs.e_nu_MeV, minlength=cells)[filled] / total[filled]
+        return cls.of_cells(
+            pairs.edges_MeV, mean, pairs.baseline_km, pairs.core_names, pairs.scale * by_core[:, filled],
+            counts[:, filled] / total[filled], electrons_per_nucleon, provenance,
+        )  # fmt: skip
+
+    @classmethod
+    def of_cells(
+        cls,
+        edges_MeV: np.ndarray,
+        e_nu_MeV: np.ndarray,
+        baseline_km: np.ndarray,
+        core_names: tuple[str, ...],
+        events: np.ndarray,
+        response: np.ndarray,
+        electrons_per_nucleon: float,
+        provenance: Mapping[str, str],
+    ) -> MatrixPredictor:
+        """From arrays; see :class:`nuebar.predict.signal.SignalInputs` for what they are."""
+        return cls(
+            edges_MeV=tuple(float(e) for e in edges_MeV),
+            core_names=core_names,
+            provenance=Provenance({**provenance, "predictor": "matrix"}),
+            electrons_per_nucleon=electrons_per_nucleon,
+            e_nu_MeV=jnp.asarray(e_nu_MeV),
+            baseline_km=jnp.asarray(baseline_km),
+            events=jnp.asarray(events),
+            response=jnp.asarray(response),
         )
 
     @property
@@ -98,6 +167,17 @@ class MatrixPredictor(eqx.Module):
             p: The five numbers of :data:`nuebar.predict.box.PHYSICS`.
         """
         return _channels(self, p)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays."""
+        return sum(x.nbytes for x in jax.tree.leaves(self))
+
+    def mc_covariance(self, parameters: Mapping[str, ArrayLike]) -> np.ndarray | None:
+        """Monte Carlo covariance of the counts, in the form of ``mc_relative``."""
+        if self.mc_relative is None:
+            return None
+        return scaled_mc(np.asarray(self.mc_relative), np.asarray(self.predict(parameters)))
 
     def unoscillated(self) -> Array:
         """Counts per bin without oscillations."""

@@ -60,6 +60,7 @@ class Pairs:
             shape ``(cores,)``, with sum 1: every pair then belongs to all cores.
         scale: Expected un-oscillated counts per pair.
         total: Pairs read, those outside of the bins and of the fiducial volume included.
+        inside: Those inside the fiducial volume, whatever their bin; ``total`` without one.
         provenance: ``files``, ``columns`` and ``hash`` (of energies, cores, bins, edges and baselines).
     """
 
@@ -72,6 +73,7 @@ class Pairs:
     core_share: np.ndarray | None = None
     scale: float = 1.0
     total: int = 0
+    inside: int = 0
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -187,6 +189,7 @@ def read_pairs(
         core_names=cores.names,
         core_share=cores.share,
         total=stream.total,
+        inside=stream.inside,
         provenance={**stream.provenance, "hash": _hash(*content, *([] if cores.share is None else [cores.share]))},
     )
 
@@ -215,6 +218,7 @@ class PairStream:
         edges_MeV: Edges of the bins.
         n_rows: Rows of all files.
         total: Rows read so far.
+        inside: Those of them inside the fiducial volume.
         provenance: ``files`` and ``columns``.
     """
 
@@ -253,7 +257,7 @@ class PairStream:
                 "expected baselines to go with the numbers of the cores, got none; add a column 'true_baseline_km' "
                 "or give the experiment's baselines",
             )
-        self.n_rows, self.total = self._events.n_rows, 0
+        self.n_rows, self.total, self.inside = self._events.n_rows, 0, 0
         if not self.n_rows:
             fail(self.path, None, None, "expected pairs, got an empty table; check the path")
         names = [path.name for path in self._events.paths]
@@ -289,7 +293,11 @@ class PairStream:
             bins = np.searchsorted(self.edges_MeV, column["e_rec"], side="right") - 1
             keep = (bins >= 0) & (bins < self.bins)
             if self._radius_m is not None:
-                keep &= column["x"] ** 2 + column["y"] ** 2 + column["z"] ** 2 <= self._radius_m**2
+                within = column["x"] ** 2 + column["y"] ** 2 + column["z"] ** 2 <= self._radius_m**2
+                self.inside += int(within.sum())
+                keep &= within
+            else:
+                self.inside += bins.size
             core = self._table.index(column, self.total)
             self.total += bins.size
             yield column["e_nu"][keep].astype(np.float64, copy=False), core[keep], bins[keep].astype(np.int16)

@@ -23,7 +23,7 @@ from nuebar.io.releases import CommonInputs, Juno2025Release, Table, read_table
 from nuebar.physics import ibd, reactor, scintillator
 from nuebar.physics.constants import SECONDS_PER_DAY
 
-__all__ = ["Nonlinearity", "SignalInputs", "fine_edges", "nonlinearity", "response_matrix", "signal_inputs"]
+__all__ = ["Nonlinearity", "SignalInputs", "experiment_edges", "fine_edges", "nonlinearity", "response_matrix", "signal_inputs"]
 
 Array = np.ndarray
 PADDING = 12  # fine bins beyond the analysis range, so that shifts of the scale find events on both sides
@@ -126,6 +126,11 @@ def fine_edges(edges_MeV: Array, width_MeV: float, padding: int = PADDING) -> Ar
     steps = np.arange(1, padding + 1)
     below = inner[0] - low * steps[::-1]
     return np.concatenate([below[below > 0], inner, inner[-1] + high * steps])
+
+
+def experiment_edges(experiment: Experiment) -> Array:
+    """The fine bins of an experiment, with some beyond both ends."""
+    return fine_edges(np.array(experiment.binning.edges()), experiment.binning.fine_width_MeV)
 
 
 def neutrino_grid(e_max_MeV: float = E_NU_MAX_MeV) -> tuple[Array, Array]:
@@ -265,7 +270,7 @@ def signal_inputs(
         anchor = rate * experiment.target.efficiency * experiment.exposure.days / events.sum()
     low, high = (experiment.binning.edges()[k] for k in (0, -1))
     if edges is None:
-        edges = fine_edges(np.array(experiment.binning.edges()), experiment.binning.fine_width_MeV)
+        edges = experiment_edges(experiment)
     else:
         edges = np.array(edges, dtype=float)
         low, high = max(low, edges[0]), min(high, edges[-1])

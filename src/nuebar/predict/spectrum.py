@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import equinox as eqx
 import jax
@@ -15,20 +15,61 @@ from jax.typing import ArrayLike
 
 from nuebar.config import Experiment
 from nuebar.errors import NuebarError
-from nuebar.io.histograms import Histogram
-from nuebar.io.releases import CommonInputs, Juno2025Release, read_spectrum, read_table
-from nuebar.parameters import Parameter, ParameterSet
-from nuebar.physics.backgrounds import SHAPES
-from nuebar.predict.box import PHYSICS, check_parameters
+from nuebar.io.posteriors import ResponsePosterior
+from nuebar.io.releases import CommonInputs, Juno2025Release
+from nuebar.parameters import OSCILLATION, ParameterSet
+from nuebar.predict.background_counts import background_counts, lever, rebin, signal_shape
+from nuebar.predict.box import PHYSICS, Box, Provenance, check_parameters
+from nuebar.predict.build import check_reactors, from_pairs
 from nuebar.predict.harmonic import HarmonicPredictor, Windows
 from nuebar.predict.matrix import MatrixPredictor
-from nuebar.predict.signal import SignalInputs, signal_inputs
+from nuebar.predict.mc_error import mc_covariance, summed_mc
+from nuebar.predict.nuisances import JointPrior, model_parameters
+from nuebar.predict.signal import SignalInputs, experiment_edges, signal_inputs
 from nuebar.predict.stencil import Stencil
-from nuebar.predict.store import load_harmonic
+from nuebar.predict.store import load_predictor, predictor_folder
+
+if TYPE_CHECKING:
+    from nuebar.predict.pairs import Pairs
 
 __all__ = ["Predictor", "SpectrumModel", "build_model", "rebin"]
 
-Predictor = MatrixPredictor | HarmonicPredictor
+
+class Predictor(Protocol):
+    """What a model needs of a predictor, whatever its kind; see :class:`nuebar.predict.harmonic.HarmonicPredictor`.
+
+    One with response parameters also has ``nominal() -> dict``; one that takes Δm²31 < 0 but has a box also has
+    ``windows``; one that knows its Monte Carlo error has ``errors`` or ``mc_covariance``.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def edges(self) -> np.ndarray: ...
+
+    @property
+    def box(self) -> Box: ...
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def core_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    def predict(self, parameters: Mapping[str, ArrayLike]) -> Array: ...
+
+    def channels(self, p: ArrayLike) -> Array: ...
+
+    def unoscillated(self) -> Any: ...
+
+    def check(self, parameters: Mapping[str, ArrayLike]) -> None: ...
+
+
+MOVING = ("energy_", "nonlinearity_", "resolution_")
 
 
 class SpectrumModel(eqx.Module):
@@ -36,8 +77,9 @@ class SpectrumModel(eqx.Module):
 
     Called with the vector of all parameters (in the order of ``names``) it gives the expected counts and the
     variance from bin-to-bin shape uncertainties: the form that :class:`nuebar.stats.likelihood.Bound` takes.
-    Pulls act on any predictor alike: cores by their own channels, other flux pulls as a relative change of
-    each fine bin (its un-oscillated ratio), energy pulls by :class:`nuebar.predict.stencil.Stencil`.
+    Pulls act on any predictor alike: cores by their own channels, or by their shares of every bin where the
+    predictor only has the sum; other flux pulls as a relative change of each fine bin (its un-oscillated ratio),
+    energy pulls by :class:`nuebar.predict.stencil.Stencil` unless the predictor takes them itself.
 
     Attributes:
         names: All parameters, in the order of the vector.
@@ -45,6 +87,9 @@ class SpectrumModel(eqx.Module):
         background_names: Names of the backgrounds.
         predictor: The signal.
         shape_uncertainties: Whether the bin-to-bin variance is returned.
+        core_shares: Share of each core in every fine bin at the nominal oscillation parameters, shape ``(cores,
+            fine bins)``; no rows where the predictor tells cores apart.
+        prior: What is known of several parameters together, from a calibration.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -64,6 +109,8 @@ class SpectrumModel(eqx.Module):
     background_slopes: Array
     signal_shape: Array
     background_shape: Array
+    core_shares: Array
+    prior: JointPrior
 
     def __call__(self, x: ArrayLike) -> tuple[Array, Array]:
         """Expected counts and extra variance per bin, shape ``(bins,)`` each."""
@@ -93,7 +140,7 @@ class SpectrumModel(eqx.Module):
             NuebarError: A value is missing, unknown, not finite, unphysical or outside the predictor's box.
         """
         check_parameters(values, self.names, self.names)
-        self.predictor.check({n: values[n] for n in PHYSICS})
+        self.predictor.check({n: values[n] for n in self.predictor.parameter_names})
         return np.array([values[n] for n in self.names], dtype=float)
 
     def components(self, values: Mapping[str, float]) -> dict[str, np.ndarray]:
@@ -107,23 +154,50 @@ class SpectrumModel(eqx.Module):
         cumulative = np.concatenate([[0.0], np.cumsum(self.predictor.unoscillated())])
         return np.diff(cumulative[np.asarray(self.stencil.position)]) * np.asarray(self.bin_factor)
 
+    def core_counts(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Signal counts of each core inside the analysis bins, all pulls at zero."""
+        channels = np.asarray(_channels(self.predictor, self._physics(values)))
+        each = channels[1:] if not self.core_shares.shape[0] else channels[0] * np.asarray(self.core_shares)
+        inside = np.array([np.asarray(self.stencil.rebin(c)) for c in each]) @ np.asarray(self.bin_factor)
+        return dict(zip(self.core_names, inside.tolist(), strict=True))
+
+    def mc_covariance(self, values: Mapping[str, float]) -> np.ndarray:
+        """Covariance of the counts from the finite number of Monte Carlo events.
+
+        Returns:
+            Variances, shape ``(bins,)``, or where bins share events the covariance, ``(bins, bins)``.
+
+        Raises:
+            NuebarError: The predictor does not know it.
+        """
+        found = mc_covariance(self.predictor, {n: values[n] for n in self.predictor.parameter_names})
+        covariance = summed_mc(found, np.asarray(self.stencil.position))
+        factor = np.asarray(self.bin_factor)
+        return covariance * (factor**2 if covariance.ndim == 1 else np.outer(factor, factor))
+
+    def _physics(self, values: Mapping[str, Any]) -> Array:
+        """The vector that the predictor takes."""
+        return jnp.stack([jnp.asarray(values[n], float) for n in self.predictor.parameter_names])
+
     def _signal(self, values: Mapping[str, Array]) -> tuple[Array, Array]:
         """Signal counts per analysis bin, and per fine bin before energy pulls."""
-        channels = self.predictor.channels(jnp.stack([values[n] for n in PHYSICS]))
+        channels = self.predictor.channels(self._physics(values))
         fine = channels[0]
         if f"core_{self.core_names[0]}" in values:
             power = jnp.stack([values[f"core_{n}"] for n in self.core_names])
-            fine = fine + power @ channels[1:]
+            relative = self.core_shares.shape[0] > 0
+            fine = fine * (1.0 + power @ self.core_shares) if relative else fine + power @ channels[1:]
         if self.tilt_names:
             fine = fine * (1.0 + jnp.stack([values[n] for n in self.tilt_names]) @ self.tilts)
         norm = jnp.asarray(1.0)
         for name in self.signal_norms:
             norm = norm * (1.0 + values[f"norm_{name}"])
         fine = norm * fine
-        moving = [n for n in values if n.startswith(("energy_", "nonlinearity_", "resolution_"))]
+        own = self.predictor.parameter_names
+        moving = {n: v for n, v in values.items() if n.startswith(MOVING) and n not in own}
         if not moving:
             return self.stencil.rebin(fine) * self.bin_factor, fine
-        counts = self.stencil.moved(fine, self._shift(values), *self._widening(values))
+        counts = self.stencil.moved(fine, self._shift(moving), *self._widening(moving))
         return counts * self.bin_factor, fine
 
     def _shift(self, values: Mapping[str, Array]) -> Array:
@@ -152,46 +226,54 @@ _evaluate = jax.jit(SpectrumModel._evaluate)
 """One program for Asimov data, components and plots; inside another jit it is a part of that."""
 
 
+@jax.jit
+def _channels(predictor: Any, p: Array) -> Array:
+    return predictor.channels(p)
+
+
 def build_model(
     experiment: Experiment,
     *,
-    predictor: str = "harmonic",
+    predictor: str | os.PathLike[str] | Predictor = "harmonic",
+    pairs: Pairs | None = None,
+    posterior: ResponsePosterior | None = None,
     release: Juno2025Release | None = None,
     inputs: CommonInputs | None = None,
     windows: Windows | None = None,
 ) -> tuple[SpectrumModel, ParameterSet]:
     """The model of an experiment and its parameters.
 
+    Where the bins of the predictor contain those of the experiment, these are the bins of the analysis; otherwise
+    they are the predictor's own.
+
     Args:
         experiment: What to predict.
-        predictor: ``"harmonic"``, ``"matrix"``, or the folder of a harmonic predictor built before.
+        predictor: ``"harmonic"`` or ``"matrix"`` (from ``pairs`` if given, else from the experiment),
+            ``"reweight"`` (from ``pairs``), ``"surrogate"`` or ``"network"`` (those that ship with nuebar), a folder
+            made by ``nuebar predict build``, or a predictor.
+        pairs: Monte Carlo pairs; they are normalised to the experiment.
+        posterior: What a calibration knows of the response; it frees these parameters, with one joint prior.
         release: A release of data (curves, background shapes, un-oscillated spectrum), as the experiment says.
         inputs: JUNO's common inputs, which replace the embedded ones.
         windows: Ranges of the mass splittings for the harmonic predictor.
 
     Returns:
         The model, and all its parameters with priors and limits, in the order of the vector.
+
+    Raises:
+        NuebarError: Experiment, predictor, pairs and posterior do not go together.
     """
-    arrays = signal_inputs(experiment, release=release, inputs=inputs)
-    if predictor == "harmonic":
-        signal: Predictor = HarmonicPredictor.build(arrays, windows=windows, cores=experiment.systematics.core > 0)
-    elif predictor == "matrix":
-        signal = MatrixPredictor.build(arrays)
-    elif (Path(predictor) / "model.json").is_file():
-        signal = _stored(predictor, arrays)
-    else:
-        raise NuebarError(
-            f"unknown predictor {predictor!r}; expected 'harmonic', 'matrix' or a folder made by 'nuebar predict build'"
-        )
+    options: dict[str, Any] = {"release": release, "inputs": inputs}
+    signal, arrays = _signal(experiment, predictor, pairs, windows, options)
     try:
-        parameters = _parameters(experiment, arrays, signal)
+        parameters = model_parameters(experiment, arrays, signal, posterior)
     except NuebarError as error:
         raise NuebarError(f"{experiment.source or experiment.name}: {error}") from error
-    edges = np.array(experiment.binning.edges())
+    edges = _analysis_edges(experiment, signal)
     counts = np.array(
-        [_background_counts(experiment, b, edges, arrays, release, inputs) for b in experiment.backgrounds]
+        [background_counts(experiment, b, edges, arrays, release, inputs) for b in experiment.backgrounds]
     ).reshape(len(experiment.backgrounds), edges.size - 1)
-    stencil = Stencil.build(arrays.edges_MeV, edges)
+    stencil = Stencil.build(signal.edges, edges)
     tilt_names = tuple(n for n in arrays.extras if n in parameters)
     total = arrays.response @ arrays.events.sum(axis=0)
     tilts = [arrays.response @ arrays.extras[n].sum(axis=0) / np.where(total > 0, total, 1.0) for n in tilt_names]
@@ -206,38 +288,93 @@ def build_model(
         predictor=signal,
         stencil=stencil,
         tilts=jax.device_put(np.array(tilts).reshape(len(tilt_names), total.size)),
-        bin_factor=jax.device_put(np.ones(edges.size - 1)),
+        bin_factor=jax.device_put(np.full(edges.size - 1, _scale(signal, arrays))),
         nonlinearity_shifts=jax.device_put(
             arrays.nonlinearity.pull_shifts(edges) if arrays.nonlinearity else np.zeros((0, edges.size))
         ),
         resolution=jax.device_put(np.array(experiment.response.resolution)),
         background_counts=jax.device_put(counts),
-        background_slopes=jax.device_put(counts * _lever(counts, edges)),
-        signal_shape=jax.device_put(_signal_shape(experiment, arrays.edges_MeV, inputs)),
+        background_slopes=jax.device_put(counts * lever(counts, edges)),
+        signal_shape=jax.device_put(signal_shape(experiment, signal.edges, inputs)),
         background_shape=jax.device_put(np.array([b.shape_sigma for b in experiment.backgrounds], dtype=float)),
+        core_shares=jax.device_put(_core_shares(experiment, signal, arrays)),
+        prior=JointPrior.of(posterior),
     )
     if release is not None and experiment.release.unoscillated:
         model = _rescaled(model, release, edges)
     return model, parameters
 
 
-def _stored(folder: str, arrays: SignalInputs) -> HarmonicPredictor:
-    """A predictor from disk, refused if it was built from another experiment, exposure or response."""
-    predictor = load_harmonic(folder)
+def _signal(
+    experiment: Experiment,
+    predictor: str | os.PathLike[str] | Predictor,
+    pairs: Pairs | None,
+    windows: Windows | None,
+    options: dict[str, Any],
+) -> tuple[Any, SignalInputs]:
+    """The predictor, and the arrays of the experiment on its bins."""
+    word = os.fspath(predictor) if isinstance(predictor, str | os.PathLike) else None
+    if pairs is not None:
+        if word is None:
+            raise NuebarError(f"expected a predictor or pairs to build one from, got {predictor!r} and pairs")
+        arrays = signal_inputs(experiment, edges=pairs.edges_MeV, **options)
+        return from_pairs(word, pairs, experiment, arrays, windows=windows), arrays
+    if word in ("harmonic", "matrix"):
+        arrays = signal_inputs(experiment, **options)
+        if word == "matrix":
+            return MatrixPredictor.build(arrays), arrays
+        return HarmonicPredictor.build(arrays, windows=windows, cores=experiment.systematics.core > 0), arrays
+    if word == "reweight":
+        raise NuebarError("the reweight predictor needs Monte Carlo pairs, got none; give --pairs FILES or a folder")
+    chosen: Any = predictor if word is None else load_predictor(predictor_folder(word))
+    where = word or f"the {chosen.name} predictor"
+    if "fingerprint" in chosen.provenance:  # made from the arrays of an experiment
+        arrays = signal_inputs(experiment, edges=_own_edges(chosen, experiment), **options)
+        _check_fingerprint(chosen, arrays, where)
+    else:
+        arrays = signal_inputs(experiment, edges=chosen.edges, **options)
+        check_reactors(chosen, arrays, where)
+    return chosen, arrays
+
+
+def _own_edges(predictor: Any, experiment: Experiment) -> np.ndarray | None:
+    """The bins of the predictor, or None where they are the fine bins of the experiment."""
+    edges, wanted = predictor.edges, experiment_edges(experiment)
+    same = edges.shape == wanted.shape and np.allclose(edges, wanted, rtol=0.0, atol=1e-9)
+    return None if same else edges
+
+
+def _check_fingerprint(predictor: Any, arrays: SignalInputs, where: str) -> None:
+    """Refuse a predictor that was built from another experiment, exposure or response."""
     built, wanted = predictor.provenance.get("fingerprint"), arrays.provenance["fingerprint"]
     if built != wanted:
         raise NuebarError(
-            f"{folder}: this predictor was built for {predictor.provenance.get('experiment')!r} with other flux, "
+            f"{where}: this predictor was built for {predictor.provenance.get('experiment')!r} with other flux, "
             f"exposure or response (fingerprint {built}, the experiment's is {wanted}); build it again"
         )
-    return predictor
 
 
-def rebin(histogram: Histogram, edges_MeV: np.ndarray) -> np.ndarray:
-    """Counts in other bins, each bin of the histogram taken as flat; what lies outside is dropped."""
-    with np.errstate(over="ignore", invalid="ignore"):  # whoever normalises refuses what is not finite
-        cumulative = np.concatenate([[0.0], np.cumsum(histogram.counts)])
-        return np.diff(np.interp(edges_MeV, histogram.edges, cumulative))
+def _analysis_edges(experiment: Experiment, predictor: Any) -> np.ndarray:
+    """The experiment's bins, or where the predictor does not have them its own."""
+    edges = np.array(experiment.binning.edges())
+    inside = np.all(np.abs(predictor.edges[:, None] - edges).min(axis=0) < 1e-6)
+    return edges if inside else np.array(predictor.edges)
+
+
+def _scale(predictor: Any, arrays: SignalInputs) -> float:
+    """Un-oscillated events of the experiment now over those that the predictor was normalised to."""
+    built = predictor.provenance.get("unoscillated_events")
+    return 1.0 if built is None else float(arrays.events.sum()) / float(built)
+
+
+def _core_shares(experiment: Experiment, predictor: Any, arrays: SignalInputs) -> np.ndarray:
+    """Shares of the cores in every fine bin, from direct integration; no rows where they are not needed."""
+    if experiment.systematics.core == 0 or tuple(predictor.core_names) == arrays.core_names:
+        return np.zeros((0, arrays.edges_MeV.size - 1))
+    values = [experiment.oscillation[n].value for n in OSCILLATION]
+    p = jnp.array([*values, experiment.matter.density_g_cm3 if PHYSICS[-1] in predictor.parameter_names else 0.0])
+    total, *each = np.asarray(_channels(MatrixPredictor.build(arrays), p))
+    return np.array(each) / np.where(total > 0, total, 1.0)
 
 
 def _rescaled(model: SpectrumModel, release: Juno2025Release, edges: np.ndarray) -> SpectrumModel:
@@ -250,154 +387,7 @@ def _rescaled(model: SpectrumModel, release: Juno2025Release, edges: np.ndarray)
     flat = model.unoscillated()
     if not np.all(flat > 0):
         raise NuebarError("expected a signal in every bin of the release, got none in some; correct the response")
-    factor = release.unoscillated / flat
+    factor = np.asarray(model.bin_factor) * release.unoscillated / flat
     return eqx.tree_at(lambda m: m.bin_factor, model, jax.device_put(factor))
 
 
-# ---------------------------------------------------------------- parameters
-
-
-def _parameters(experiment: Experiment, arrays: SignalInputs, predictor: Predictor) -> ParameterSet:
-    """All parameters: oscillation, matter, flux, energy, backgrounds. Pulls are relative deviations around zero."""
-    s = experiment.systematics
-    out: list[Parameter] = list(experiment.oscillation_parameters())
-    matter = experiment.matter
-    out.append(
-        Parameter(
-            "matter_density_g_cm3",
-            matter.density_g_cm3,
-            matter.sigma_g_cm3 or None,
-            (0.0, 20.0),
-            unit="g/cm$^3$",
-            fixed=matter.sigma_g_cm3 == 0,
-        )
-    )
-
-    def pull(name: str, width: float) -> None:
-        if width > 0:
-            out.append(Parameter(name, 0.0, width))
-
-    for name, width in s.signal.items():
-        pull(f"norm_{name}", width)
-    for name in arrays.core_names:
-        pull(f"core_{name}", s.core)
-    pull("spent_fuel", s.spent_fuel if np.any(arrays.extras["spent_fuel"]) else 0.0)
-    pull("nonequilibrium", s.nonequilibrium if np.any(arrays.extras["nonequilibrium"]) else 0.0)
-    for isotope, width in s.fission_fractions.items():
-        pull(f"fission_fraction_{isotope}", width)
-    for k in range(len(experiment.reactor.segments_MeV)):
-        pull(f"segment_{k + 1}", experiment.reactor.segments_sigma)
-    pull("energy_scale", s.energy_scale)
-    pull("energy_offset_MeV", s.energy_offset_MeV)
-    if s.nonlinearity and arrays.nonlinearity is not None:
-        for k in range(len(arrays.nonlinearity.pulls)):
-            pull(f"nonlinearity_{k + 1}", 1.0)
-    for letter, width in zip("abc", s.resolution, strict=False):
-        pull(f"resolution_{letter}", width)
-    for b in experiment.backgrounds:
-        out.append(Parameter(f"bkg_{b.name}", 0.0, b.rate_sigma or None, fixed=b.rate_sigma == 0))
-        pull(f"slope_{b.name}", b.slope_sigma)
-    return _within_box(ParameterSet(out), predictor)
-
-
-def _within_box(parameters: ParameterSet, predictor: Predictor) -> ParameterSet:
-    """Narrow the limits to the predictor's box, mirrored for the inverted ordering."""
-    if not isinstance(predictor, HarmonicPredictor):
-        return parameters
-    predictor.check({n: parameters[n].value for n in PHYSICS})
-    box: dict[str, tuple[float, float]] = dict(predictor.box)
-    if parameters["dm2_31_eV2"].value < 0:
-        box["dm2_31_eV2"] = predictor.windows.inverted()
-    changes: dict[str, Any] = {}
-    for name, (low, high) in box.items():
-        old_low, old_high = parameters[name].bounds
-        if parameters["dm2_31_eV2"].value < 0 and name == "dm2_31_eV2":
-            old_low, old_high = None, None  # a file states the normal ordering's limits
-        changes[name] = {
-            "bounds": (
-                low if old_low is None else max(low, old_low),
-                high if old_high is None else min(high, old_high),
-            )
-        }
-    return parameters.updated(**changes)
-
-
-# ---------------------------------------------------------------- backgrounds and shapes
-
-
-def _background_counts(
-    experiment: Experiment,
-    background: Any,
-    edges: np.ndarray,
-    arrays: SignalInputs,
-    release: Juno2025Release | None,
-    inputs: CommonInputs | None,
-) -> np.ndarray:
-    """Counts per bin of one background at its nominal rate."""
-    total = background.rate_per_day * experiment.exposure.days
-    where = f"{experiment.source or experiment.name}: key 'backgrounds.{background.name}.shape'"
-    if release is not None and experiment.release.backgrounds and background.name in release.backgrounds:
-        return total * _normalised(release.backgrounds[background.name], where)
-    if inputs is not None and background.name in ("geoneutrinos", *inputs.backgrounds):
-        parts = ("geoneutrinos_U", "geoneutrinos_Th") if background.name == "geoneutrinos" else (background.name,)
-        counts = sum(rebin(inputs.backgrounds[p], edges) for p in parts)
-        return total * _normalised(np.asarray(counts), where)
-    return total * _shape(experiment, background, edges, arrays, where)
-
-
-def _shape(experiment: Experiment, background: Any, edges: np.ndarray, arrays: SignalInputs, where: str) -> np.ndarray:
-    """Bin fractions of a background from the built-in shapes or a user's histogram."""
-    shape = background.shape
-    if isinstance(shape, str) and shape not in SHAPES:
-        return _normalised(rebin(read_spectrum(experiment.table(shape)), edges), where)
-    weights = {shape: 1.0} if isinstance(shape, str) else shape
-    unknown = [n for n in weights if n not in SHAPES]
-    if unknown:
-        raise NuebarError(
-            f"{where}: unknown shape {unknown[0]!r}; expected some of {', '.join(SHAPES)}, or the path of a histogram"
-        )
-    a, b, c = experiment.response.resolution
-    # The shapes are in deposited energy; the positron curve is what the reconstructed energy knows.
-    response = None if arrays.nonlinearity is None else arrays.nonlinearity.visible
-    try:
-        total = sum(w * np.asarray(SHAPES[n](edges, (a, b, c), response=response)) for n, w in weights.items())
-    except NuebarError as error:
-        raise NuebarError(f"{where}: {error}") from error
-    return _normalised(np.asarray(total), where)
-
-
-def _normalised(counts: np.ndarray, where: str) -> np.ndarray:
-    total = counts.sum()
-    if not 0 < total < np.inf:
-        raise NuebarError(
-            f"{where}: expected a histogram with a finite, positive content in the analysis range, got {total:g}; "
-            "check its edges and counts"
-        )
-    return counts / total
-
-
-def _lever(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Energy minus the mean energy of each background: a tilt that keeps the rate."""
-    centre = 0.5 * (edges[1:] + edges[:-1])
-    total = counts.sum(axis=1, keepdims=True)
-    mean = (counts @ centre)[:, None] / np.where(total > 0, total, 1.0)
-    return centre - mean
-
-
-def _signal_shape(experiment: Experiment, fine_edges: np.ndarray, inputs: CommonInputs | None) -> np.ndarray:
-    """Relative bin-to-bin uncertainty of the signal in each fine bin."""
-    s = experiment.systematics
-    centre = 0.5 * (fine_edges[1:] + fine_edges[:-1])
-    if s.spectrum_shape == "none":
-        return np.zeros_like(centre)
-    if inputs is not None and s.spectrum_shape == "tao_shape.csv":
-        tao = inputs.shape_uncertainties["tao"]
-        relative = np.interp(centre, 0.5 * (tao.edges[1:] + tao.edges[:-1]), tao.counts)
-    else:
-        path = experiment.table(s.spectrum_shape)
-        energy, error = read_table(path, ("e_MeV", "relative"))
-        if np.any(np.diff(energy) <= 0) or np.any((error < 0) | (error > 100)):
-            raise NuebarError(f"{path}: expected e_MeV that increases and relative from 0 to 100 in every row")
-        relative = np.interp(centre, energy, error)
-    # Uncorrelated between bins of the reference width: narrower bins fluctuate more.
-    return relative * np.sqrt(s.spectrum_shape_width_MeV / np.diff(fine_edges))
