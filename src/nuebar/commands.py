@@ -183,6 +183,71 @@ def predict_build(
     return _predict_build(experiment, inputs, release, window_sigma, vacuum, out)
 
 
+@predict.command(name="compare")
+def predict_compare(
+    *,
+    out: Path,
+    pairs: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    cascades: Path | None = None,
+    experiment: str = "juno",
+    columns: Annotated[Path | None, Parameter(help="TOML file with a column map of the pairs.")] = None,
+    predictors: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    network: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    bins: int = 400,
+    low_MeV: Annotated[float, Parameter(name="--from")] = 0.8,
+    high_MeV: Annotated[float, Parameter(name="--to")] = 8.8,
+    full: Annotated[bool, Parameter(negative="")] = False,
+    seed: int = 1,
+    debug: Debug = False,
+) -> int:
+    """Build, time and test all predictors of one Monte Carlo, and write one table with pictures.
+
+    Parameters
+    ----------
+    out
+        Output folder; the same command continues in it and measures nothing twice.
+    pairs
+        Files or folders of un-oscillated pairs: reweight, matrix, grid, harmonic, networks.
+    cascades
+        Folder of "nuebar simulate ibd --cascades": the surrogate.
+    experiment
+        Name of a built-in experiment or path of a TOML file: exposure, cores and matter.
+    predictors
+        Rows to measure; all that the inputs allow by default.
+    network
+        Folders of trained networks, instead of training some.
+    bins
+        Number of bins of reconstructed energy.
+    low_MeV
+        Lower end of the first bin.
+    high_MeV
+        Upper end of the last bin.
+    full
+        Published size (hours) instead of minutes.
+    seed
+        Seed of the test points.
+    """
+    from nuebar.config import load_experiment
+    from nuebar.jobs.compare import FULL, REDUCED, CompareJob, even_edges, run_compare
+
+    job = CompareJob(
+        load_experiment(experiment),
+        pairs=tuple(pairs or ()),
+        cascades=cascades,
+        columns=columns,
+        predictors=tuple(predictors or ()),
+        networks=tuple(network or ()),
+        size=FULL if full else REDUCED,
+        edges_MeV=even_edges(low_MeV, high_MeV, bins),
+        seed=seed,
+    )
+    result = run_compare(job, out, _Progress())
+    _say(result.text)
+    for path in result.files:
+        log.info("wrote %s", path)
+    return 0
+
+
 Jobs = Annotated[int, Parameter(help="Number of processes; the result does not depend on it.")]
 Seed = Annotated[int, Parameter(help="Seed of the run.")]
 Force = Annotated[bool, Parameter(negative="", help="Throw away what another configuration left in the folder.")]

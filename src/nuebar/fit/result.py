@@ -25,6 +25,7 @@ class ParameterResult:
         error_plus: Distance to the upper end of the interval, positive.
         fixed: Whether the fit left it alone.
         prior: Centre and width of its prior, if it has one.
+        limits: Between which it was fitted; None for an open side.
     """
 
     value: float
@@ -33,6 +34,7 @@ class ParameterResult:
     error_plus: float
     fixed: bool
     prior: tuple[float, float] | None = None
+    limits: tuple[float | None, float | None] = (None, None)
 
     @property
     def pull(self) -> float | None:
@@ -53,7 +55,10 @@ class FitResult:
         n_bins: Number of bins.
         n_free: Parameters without a prior that were fitted.
         n_calls: Evaluations of the cost.
+        n_gradients: Evaluations of its derivatives.
         edm: Estimated distance to the minimum.
+        edm_goal: Largest one that counts as converged.
+        at_limit: Parameters that ended on a limit.
         valid: Whether the minimum is certified and inside its limits.
         reason: "converged", or what is wrong.
         ordering: "normal" or "inverted".
@@ -87,6 +92,9 @@ class FitResult:
     seed: int = 0
     seconds: float = 0.0
     versions: Mapping[str, str | None] = field(default_factory=dict)
+    n_gradients: int = 0
+    edm_goal: float = math.nan
+    at_limit: tuple[str, ...] = ()
 
     @property
     def n_dof(self) -> int:
@@ -117,6 +125,7 @@ class FitResult:
                 "error_plus": number(p.error_plus),
                 "fixed": p.fixed,
                 "prior": list(p.prior) if p.prior else None,
+                "limits": list(p.limits),
             }
             for name, p in self.parameters.items()
         }
@@ -132,7 +141,10 @@ class FitResult:
             "n_free": self.n_free,
             "n_dof": self.n_dof,
             "n_calls": self.n_calls,
+            "n_gradients": self.n_gradients,
             "edm": number(self.edm),
+            "edm_goal": number(self.edm_goal),
+            "at_limit": list(self.at_limit),
             "valid": self.valid,
             "reason": self.reason,
             "ordering": self.ordering,
@@ -165,6 +177,7 @@ class FitResult:
                     number(p["error_plus"]),
                     bool(p["fixed"]),
                     (float(p["prior"][0]), float(p["prior"][1])) if p.get("prior") else None,
+                    _limits(p.get("limits")),
                 )
                 for name, p in record["parameters"].items()
             }
@@ -179,6 +192,9 @@ class FitResult:
                 parameter_order=order,
                 derived=derived,
                 edm=number(record["edm"]),
+                n_gradients=int(record.get("n_gradients", 0)),
+                edm_goal=number(record.get("edm_goal")),
+                at_limit=tuple(str(n) for n in record.get("at_limit", ())),
                 **{key: record[key] for key in simple},
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -188,3 +204,9 @@ class FitResult:
         """A copy with offsets added to values; derived values are the caller's to recompute."""
         parameters = {n: replace(p, value=p.value + offsets.get(n, 0.0)) for n, p in self.parameters.items()}
         return replace(self, parameters=parameters)
+
+
+def _limits(pair: Any) -> tuple[float | None, float | None]:
+    """As in JSON; results of before have none."""
+    low, high = pair or (None, None)
+    return (None if low is None else float(low), None if high is None else float(high))

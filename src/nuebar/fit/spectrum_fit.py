@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import Array
 
@@ -19,6 +20,7 @@ from nuebar.predict.spectrum import SpectrumModel
 from nuebar.stats.likelihood import (
     Bound,
     Cost,
+    CovarianceCost,
     GaussianPulls,
     NeymanCost,
     NeymanPearsonCost,
@@ -38,6 +40,9 @@ COSTS: Mapping[str, Callable[[Any], Cost]] = {
     "neyman": NeymanCost,
 }
 
+EDM_GOAL = 1e-5  # largest estimated distance to the minimum that counts as converged, in units of χ²
+START_INSIDE = 0.1  # of the allowed range
+
 
 @dataclass(frozen=True)
 class SpectrumFit:
@@ -50,6 +55,9 @@ class SpectrumFit:
         statistic: "cnp", "poisson", "pearson" or "neyman".
         experiment: Name, for the record.
         seed: Seed, for the record.
+        mc_covariance: What the finite number of Monte Carlo events adds to the covariance of the counts: variances,
+            shape ``(bins,)``, or all of it, ``(bins, bins)``. With all of it the statistical and shape variances are
+            those at the nominal parameters.
     """
 
     model: SpectrumModel
@@ -58,6 +66,7 @@ class SpectrumFit:
     statistic: str = "cnp"
     experiment: str = ""
     seed: int = 0
+    mc_covariance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse data that do not fit the model."""
@@ -66,6 +75,9 @@ class SpectrumFit:
         bins = len(self.model.edges_MeV) - 1
         if np.shape(self.counts) != (bins,):
             raise NuebarError(f"expected {bins} counts, one per bin, got shape {np.shape(self.counts)}")
+        extra = self.mc_covariance
+        if extra is not None and np.shape(extra) not in ((bins,), (bins, bins)):
+            raise NuebarError(f"expected a Monte Carlo covariance of {bins} bins, got shape {np.shape(extra)}")
         kind = np.asarray(self.counts).dtype
         if kind.kind not in "iuf":
             raise NuebarError(f"expected counts that are real numbers, got an array of {kind}; convert it")
@@ -90,23 +102,37 @@ class SpectrumFit:
 
     def problem(self) -> Problem:
         """The cost: the spectrum plus a pull term for every prior of a free parameter."""
-        if self.statistic == "poisson" and self.model.shape_uncertainties:
+        if self.statistic == "poisson" and (self.model.shape_uncertainties or self.mc_covariance is not None):
+            what = "bin-to-bin shape uncertainties" if self.mc_covariance is None else "an error of the Monte Carlo"
             raise NuebarError(
-                "the Poisson statistic has no room for bin-to-bin shape uncertainties; set fit.shape_uncertainties = "
-                "false, or choose the statistic cnp or pearson"
+                f"the Poisson statistic has no room for {what}; set fit.shape_uncertainties = false and leave "
+                "--mc-error out, or choose the statistic cnp or pearson"
             )
-        cost = COSTS[self.statistic](self.counts)
-        model = _Expected(self.model) if self.statistic == "poisson" else self.model
-        term: Term = Bound(cost, model)
-        pulled = self.pulled()
+        term: Term = self._data_term()
+        names, joint = self.parameters.names, self.model.prior
+        pulled = [n for n in self.pulled() if n not in joint.names]
         if pulled:
-            names = self.parameters.names
             term = term + GaussianPulls(
                 np.array([self.parameters[n].value for n in pulled]),
                 sigmas=np.array([self.parameters[n].sigma for n in pulled]),
                 indices=[names.index(n) for n in pulled],
             )
+        if set(joint.names) & set(self.parameters.free):  # those that are fixed narrow the others
+            indices = [names.index(n) for n in joint.names]
+            term = term + GaussianPulls(joint.mean, covariance=joint.covariance, indices=indices)
         return Problem(term)
+
+    def _data_term(self) -> Term:
+        """The spectrum alone."""
+        cost = COSTS[self.statistic](self.counts)
+        if self.mc_covariance is None:
+            return Bound(cost, _Expected(self.model) if self.statistic == "poisson" else self.model)
+        extra = np.asarray(self.mc_covariance, dtype=float)
+        if extra.ndim == 1:
+            return Bound(cost, _Widened(self.model, jax.device_put(extra)))
+        expected, variance = self.model(self.model.vector(self.parameters.nominal()))
+        statistical = np.asarray(cost.variance(expected, variance))
+        return Bound(CovarianceCost(self.counts, extra + np.diag(statistical)), _Expected(self.model))
 
     def pulled(self) -> tuple[str, ...]:
         """Free parameters with a prior."""
@@ -134,7 +160,7 @@ class SpectrumFit:
             The minimum of :func:`nuebar.stats.minimise.minimise`.
         """
         p = self.parameters
-        values = {**p.nominal(), **(start or {})}
+        values = {**_off_limits(p), **(start or {})}
         for name in (*(start or {}), *minos):
             p.known(name)
         return minimise(
@@ -146,6 +172,7 @@ class SpectrumFit:
             fixed=[n for n in p if p[n].fixed],
             errors="minos" if minos else "hesse",
             minos=minos,
+            tol=EDM_GOAL,
         )
 
     def run(
@@ -168,8 +195,13 @@ class SpectrumFit:
             interval = found.minos.get(name)
             minus, plus = (interval.minus, interval.plus) if interval and interval.valid else (-error, error)
             prior = None if p.sigma is None else (p.value, p.sigma)
-            parameters[name] = ParameterResult(value, error, minus, plus, p.fixed, prior)
-        pulls = sum(q.pull**2 for n, q in parameters.items() if n in self.pulled() and q.pull is not None)
+            limits = (None, None) if p.fixed else p.bounds
+            parameters[name] = ParameterResult(value, error, minus, plus, p.fixed, prior, limits)
+        joint = self.model.prior
+        single = [n for n in self.pulled() if n not in joint.names]
+        pulls = float(sum((parameters[n].pull or 0.0) ** 2 for n in single))
+        if set(joint.names) & set(self.parameters.free):
+            pulls += joint.chi2([parameters[n].value for n in joint.names])
         values = {n: q.value for n, q in parameters.items()}
         return FitResult(
             parameters=parameters,
@@ -180,18 +212,31 @@ class SpectrumFit:
             chi2_pulls=float(pulls),
             n_bins=len(self.counts),
             n_free=len(self.parameters.free) - len(self.pulled()),
-            n_calls=found.n_calls + found.n_grad_calls,
+            n_calls=found.n_calls,
+            n_gradients=found.n_grad_calls,
             edm=float(found.edm),
+            edm_goal=EDM_GOAL,
+            at_limit=tuple(found.at_limit),
             valid=found.valid,
             reason=found.reason,
             ordering=ordering(values["dm2_31_eV2"]),
             predictor=self.model.predictor.name,
-            statistic=self.statistic,
+            statistic=self.statistic + ("" if self.mc_covariance is None else " + MC error"),
             experiment=self.experiment,
             seed=self.seed,
             seconds=found.seconds,
             versions=versions(),
         )
+
+
+def _off_limits(parameters: ParameterSet) -> dict[str, float]:
+    """Values to start from: what lies on one of its two limits moves inside, where the cost has a slope."""
+    out = parameters.nominal()
+    for name in parameters.free:
+        low, high = parameters[name].bounds
+        if low is not None and high is not None and out[name] in (low, high):
+            out[name] += START_INSIDE * (high - low) * (1.0 if out[name] == low else -1.0)
+    return out
 
 
 class _Expected(eqx.Module):
@@ -201,6 +246,17 @@ class _Expected(eqx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.model(x)[0]
+
+
+class _Widened(eqx.Module):
+    """The expected counts with a constant added to their variance."""
+
+    model: SpectrumModel
+    variance: Array
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        expected, variance = self.model(x)
+        return expected, variance + self.variance
 
 
 def _derived(

@@ -6,6 +6,7 @@ that does not match the description is refused.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +31,8 @@ def save_model(
 
     Args:
         folder: Made if missing.
-        arrays: Name → float32, float64 or int64 array.
-        description: JSON-able; ``format`` and the table of arrays are added.
+        arrays: Name → array of numbers, float16 to float64 or integers.
+        description: JSON-able; ``format``, the table of arrays and a digest of their file are added.
 
     Returns:
         The two files.
@@ -42,8 +43,9 @@ def save_model(
     plain = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
     shapes = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in plain.items()}
     (out / DESCRIPTION).unlink(missing_ok=True)
-    atomic_write_bytes(out / WEIGHTS, save(plain))
-    write_json(out / DESCRIPTION, {"format": FORMAT, **description, "arrays": shapes})
+    content = save(plain)
+    atomic_write_bytes(out / WEIGHTS, content)
+    write_json(out / DESCRIPTION, {"format": FORMAT, **description, "arrays": shapes, "digest": _digest(content)})
     return out / WEIGHTS, out / DESCRIPTION
 
 
@@ -71,12 +73,19 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     weights = path / WEIGHTS
     if weights.is_file() and weights.stat().st_size > LARGEST_BYTES:
         raise NuebarError(f"{weights}: larger than {LARGEST_BYTES} bytes; not a model of this version")
+    content = read_bytes(weights)
     try:
-        arrays = load(read_bytes(weights))
+        arrays = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise NuebarError(f"{weights}: not a safetensors file, or truncated: {error}") from error
     _compare(arrays, description.get("arrays"), weights)
+    if "digest" in description and description["digest"] != _digest(content):
+        raise NuebarError(f"{weights}: does not match the digest in {DESCRIPTION}: altered; copy it or build it again")
     return arrays, description
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _compare(arrays: Mapping[str, np.ndarray], expected: Any, path: Path) -> None:

@@ -44,8 +44,8 @@ class ResponsePosterior:
         mean, covariance = np.asarray(self.mean, float), np.asarray(self.covariance, float)
         if mean.shape != (n,) or covariance.shape != (n, n):
             raise NuebarError(
-                f"response posterior: expected {n} means and a covariance of {n} x {n} for {', '.join(self.names)}, got "
-                f"shapes {mean.shape} and {covariance.shape}"
+                f"response posterior: expected {n} means and a covariance of {n} x {n} for {', '.join(self.names)}, "
+                f"got shapes {mean.shape} and {covariance.shape}"
             )
         if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
             raise NuebarError("response posterior: expected finite means and covariance, got NaN or infinity")
@@ -59,8 +59,8 @@ class ResponsePosterior:
         lowest = float(np.linalg.eigvalsh(correlation).min())
         if not lowest > 0:
             raise NuebarError(
-                f"response posterior: expected a positive definite covariance, got an eigenvalue of {lowest:.2g} of the "
-                "correlations; check its numbers"
+                f"response posterior: expected a positive definite covariance, got an eigenvalue of {lowest:.2g} of "
+                "the correlations; check its numbers"
             )
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", 0.5 * (covariance + covariance.T))

@@ -19,6 +19,8 @@ from nuebar.fit.profile import Scan, delta_chi2_level, scan
 from nuebar.fit.result import FitResult
 from nuebar.fit.spectrum_fit import SpectrumFit, impacts, inverted_start
 from nuebar.io.files import atomic_write_text, output_folder
+from nuebar.io.histograms import Histogram
+from nuebar.io.posteriors import load_posterior
 from nuebar.io.releases import (
     CommonInputs,
     Juno2025Release,
@@ -27,8 +29,12 @@ from nuebar.io.releases import (
     read_spectrum,
 )
 from nuebar.io.results import save_result
+from nuebar.jobs.pairs import even_edges, experiment_pairs
 from nuebar.jobs.published import PUBLISHED
 from nuebar.parameters import OSCILLATION, ParameterSet
+from nuebar.predict.nuisances import freed, within_box
+from nuebar.predict.pairs import Pairs
+from nuebar.predict.signal import experiment_edges
 from nuebar.predict.spectrum import SpectrumModel, build_model, rebin
 
 __all__ = ["FitJob", "FitOutcome", "FluxRow", "compare_fluxes", "exposure_days", "run_fit", "write_fit"]
@@ -65,7 +71,14 @@ class FitJob:
         exposure_years: Exposure in years of the experiment's ``days_per_year``.
         exposure_days: Exposure in days.
         ordering: "normal" or "inverted".
-        predictor: "harmonic", "matrix" or the folder of a harmonic predictor.
+        predictor: "harmonic", "matrix", "reweight" (from pairs), "surrogate", "network", or a folder.
+        pairs: Files or folders of Monte Carlo pairs to make the predictor from.
+        columns: Column map of these files.
+        bins: Bins of reconstructed energy for the pairs: number, low and high in MeV; the experiment's by default.
+        fiducial: Whether pairs outside of the detector's fiducial volume are left out.
+        response: A posterior of the response parameters (JSON), which frees them.
+        free: Parameters to free beside those.
+        mc_error: Whether the error from the finite number of Monte Carlo events is added.
         statistic: Replaces the experiment's.
         flux: One of :data:`FLUXES`; replaces the experiment's.
         energy: "visible" or "true"; replaces the experiment's.
@@ -89,6 +102,13 @@ class FitJob:
     exposure_days: float | None = None
     ordering: str = "normal"
     predictor: str = "harmonic"
+    pairs: tuple[str, ...] = ()
+    columns: Path | None = None
+    bins: tuple[int, float, float] | None = None
+    fiducial: bool = True
+    response: Path | None = None
+    free: tuple[str, ...] = ()
+    mc_error: bool = False
     statistic: str | None = None
     flux: str | None = None
     energy: str | None = None
@@ -171,7 +191,7 @@ def run_fit(job: FitJob, progress: Progress | None = None) -> FitOutcome:
     release = read_juno_2025(job.release) if job.release is not None else None
     inputs = read_common_inputs(job.inputs) if job.inputs is not None else None
     clock["read"] = time.perf_counter() - began
-    fit, simulated = _prepare(job, experiment, release, inputs)
+    fit, simulated = _prepare(job, experiment, release, inputs, progress)
     problem = fit.problem()
     clock["build"] = time.perf_counter() - began - clock["read"]
     result = fit.run(problem=problem)
@@ -224,12 +244,12 @@ def compare_fluxes(
     """Fit the same data with every flux model and both energy scales."""
     rows = []
     total = len(FLUXES) * len(ENERGIES)
-    kind = "matrix" if job.predictor == "matrix" else "harmonic"  # a folder holds one flux only
+    kind = "matrix" if job.predictor == "matrix" and not job.pairs else "harmonic"  # Monte Carlo holds one flux only
     for energy in ENERGIES:
         for flux in FLUXES:
             changed = override(experiment, {**FLUXES[flux], **ENERGIES[energy]})
             model, parameters = build_model(changed, predictor=kind, release=release)
-            fit = _fit(job, changed, model, _ordered(job, parameters), release.counts.astype(float))
+            fit = _fit(job, changed, model, _ordered(job, parameters, model), release.counts.astype(float))
             rows.append(FluxRow(flux, energy, fit.run()))
             if progress is not None:
                 progress("flux models", len(rows), total)
@@ -269,45 +289,74 @@ def _experiment(job: FitJob) -> Experiment:
     return override(experiment, changes)
 
 
-def _ordered(job: FitJob, parameters: ParameterSet) -> ParameterSet:
+def _ordered(job: FitJob, parameters: ParameterSet, model: SpectrumModel) -> ParameterSet:
     current = "normal" if parameters["dm2_31_eV2"].value > 0 else "inverted"
-    return parameters if current == job.ordering else inverted_start(parameters)
+    if current == job.ordering:
+        return parameters
+    return within_box(inverted_start(parameters), model.predictor)
 
 
 def _fit(
     job: FitJob, experiment: Experiment, model: SpectrumModel, parameters: ParameterSet, counts: np.ndarray
 ) -> SpectrumFit:
-    fit = SpectrumFit(model, parameters, counts, experiment.fit.statistic, experiment.name, job.seed)
+    extra = model.mc_covariance(parameters.nominal()) if job.mc_error else None
+    parameters = freed(parameters, job.free)
+    fit = SpectrumFit(model, parameters, counts, experiment.fit.statistic, experiment.name, job.seed, extra)
     return fit.fixing(job.fix)
 
 
 def _prepare(
-    job: FitJob, experiment: Experiment, release: Juno2025Release | None, inputs: CommonInputs | None
+    job: FitJob,
+    experiment: Experiment,
+    release: Juno2025Release | None,
+    inputs: CommonInputs | None,
+    progress: Progress | None,
 ) -> tuple[SpectrumFit, bool]:
     """The fit and whether its counts are simulated."""
-    model, parameters = build_model(experiment, predictor=job.predictor, release=release, inputs=inputs)
+    model, parameters = build_model(
+        experiment,
+        predictor=job.predictor,
+        pairs=_pairs(job, experiment, progress),
+        posterior=load_posterior(job.response) if job.response is not None else None,
+        release=release,
+        inputs=inputs,
+    )
     if job.asimov:
         expected, _ = model(model.vector(parameters.nominal()))
-        return _fit(job, experiment, model, _ordered(job, parameters), np.asarray(expected)), True
+        return _fit(job, experiment, model, _ordered(job, parameters, model), np.asarray(expected)), True
     edges = np.array(model.edges_MeV)
     if job.data is not None:
-        histogram = read_spectrum(job.data)
-        if histogram.edges[0] > edges[0] + 1e-9 or histogram.edges[-1] < edges[-1] - 1e-9:
-            raise NuebarError(
-                f"{job.data}: covers {histogram.edges[0]:g} to {histogram.edges[-1]:g} MeV, but the experiment's bins "
-                f"need {edges[0]:g} to {edges[-1]:g}; correct the file or the binning of the experiment"
-            )
-        missing = [e for e in edges if np.min(np.abs(histogram.edges - e)) > 1e-6]
-        if missing:
-            raise NuebarError(
-                f"{job.data}: has no bin edge at {missing[0]:g} MeV, where the experiment has one; measured counts "
-                "are never split, so give both the same edges (or finer ones in the file)"
-            )
-        counts = rebin(histogram, edges)
+        counts = _in_bins(read_spectrum(job.data), edges, job.data)
     else:
         assert release is not None
-        counts = release.counts.astype(float)
-    return _fit(job, experiment, model, _ordered(job, parameters), counts), False
+        counts = _in_bins(Histogram(release.edges_MeV, release.counts.astype(float)), edges, str(job.release))
+    return _fit(job, experiment, model, _ordered(job, parameters, model), counts), False
+
+
+def _in_bins(histogram: Histogram, edges: np.ndarray, where: str) -> np.ndarray:
+    """Measured counts in the bins of the analysis, which must be among theirs."""
+    if histogram.edges[0] > edges[0] + 1e-9 or histogram.edges[-1] < edges[-1] - 1e-9:
+        raise NuebarError(
+            f"{where}: covers {histogram.edges[0]:g} to {histogram.edges[-1]:g} MeV, but the experiment's bins "
+            f"need {edges[0]:g} to {edges[-1]:g}; correct the file or the binning of the experiment"
+        )
+    missing = [e for e in edges if np.min(np.abs(histogram.edges - e)) > 1e-6]
+    if missing:
+        raise NuebarError(
+            f"{where}: has no bin edge at {missing[0]:g} MeV, where the experiment or the predictor has one; measured "
+            "counts are never split, so give both the same edges (or finer ones in the file)"
+        )
+    return rebin(histogram, edges)
+
+
+def _pairs(job: FitJob, experiment: Experiment, progress: Progress | None) -> Pairs | None:
+    """The Monte Carlo pairs of the options."""
+    if not job.pairs:
+        if job.columns is not None or job.bins is not None:
+            raise NuebarError("--columns and --bins belong to --pairs; give files of pairs too, or leave them out")
+        return None
+    edges = experiment_edges(experiment) if job.bins is None else even_edges(*job.bins)
+    return experiment_pairs(job.pairs, edges, experiment, columns=job.columns, fiducial=job.fiducial, progress=progress)
 
 
 def _hidden(job: FitJob, result: FitResult) -> dict[str, float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ __all__ = ["Cascades", "Smeared", "smear"]
 REACH_sigma = 6.5  # beyond it lie 4e-11 of an event
 BLOCKS = 4  # tables that are filled side by side and added in order, whatever the number of threads
 VERTEX_SEED = 1772
+COLUMNS = ("e_nu_MeV", "core", "seen", "corrected")
 LEAST_MeV = 0.05  # as in the reconstruction of the Monte Carlo: no vertex is worse than at this energy
 ROOT_2 = math.sqrt(2.0)
 PER_ROOT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
@@ -122,26 +123,54 @@ class Cascades:
         experiment = experiment or simulated
         if manifest["config"].get("oscillation") is not None:
             raise NuebarError(f"{place}: expected events without oscillations, got oscillated ones; simulate them anew")
+
+        def pools() -> Iterator[IbdPool]:
+            for k, path in enumerate(paths):
+                yield IbdPool.load(path)
+                if progress is not None:
+                    progress("cascades", k + 1, len(paths))
+
+        source = {"seed": str(manifest.get("seed")), "files": f"{paths[0].name} to {paths[-1].name}"}
+        return cls.of(pools(), experiment, fiducial_radius_m=fiducial_radius_m, provenance=source)
+
+    @classmethod
+    def of(
+        cls,
+        pools: Iterable[IbdPool],
+        experiment: Experiment,
+        *,
+        fiducial_radius_m: float | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> Cascades:
+        """Prompt events of pools of pairs.
+
+        Args:
+            pools: From :func:`nuebar.simulate.ibd.ibd_cascades` or files; only one is held at a time.
+            experiment: With a ``[detector]`` table.
+            fiducial_radius_m: Largest reconstructed radius of prompt events; the experiment's own by default.
+            provenance: Where they come from.
+        """
         model = DetectorModel.build(experiment)
         radius = fiducial_radius_m or model.detector.fiducial_radius_m
-        parts = []
-        for k, path in enumerate(paths):
-            parts.append(_read(path, model, radius, derive_key(VERTEX_SEED, "vertex", path.stem)))
-            if progress is not None:
-                progress("cascades", k + 1, len(paths))
-        columns = [np.concatenate([p[i] for p in parts]) for i in (1, 2, 3, 4)]
+        parts = [_prepared(p, model, radius, derive_key(VERTEX_SEED, "vertex", k)) for k, p in enumerate(pools)]
+        if not parts or not sum(len(p) for p in parts):
+            raise NuebarError(f"cascades: expected events inside of {radius:g} m, found none; simulate more")
+        e_nu, core, seen, corrected = (np.concatenate([p.columns[n] for p in parts]) for n in COLUMNS)
+        baseline = parts[0].metadata["baseline_km"]
         names = {round(c.baseline_km, 6): c.name for c in experiment.reactor.cores}
         return cls(
             experiment,
-            joined([p[0] for p in parts]),
-            *columns,
-            parts[0][5],
-            tuple(names.get(round(float(b), 6), f"core_{k + 1}") for k, b in enumerate(parts[0][5])),
+            joined(parts),
+            e_nu,
+            core,
+            seen,
+            corrected,
+            baseline,
+            tuple(names.get(round(float(b), 6), f"core_{k + 1}") for k, b in enumerate(baseline)),
             1.0,
             {
-                "cascades": str(len(columns[0])),
-                "seed": str(manifest.get("seed")),
-                "files": f"{paths[0].name} to {paths[-1].name}",
+                **(provenance or {}),
+                "cascades": str(len(e_nu)),
                 "experiment": experiment.name,
                 "fiducial_radius_m": f"{radius:g}",
             },
@@ -288,7 +317,7 @@ def _bins(mean: float, sigma: float, skew: float, edges: np.ndarray, row: np.nda
     low, high = mean - REACH_sigma * sigma, mean + REACH_sigma * sigma
     if high <= edges[0] or low >= edges[last]:
         return 0, 0
-    first = max(np.searchsorted(edges, low) - 1, 0)
+    first = max(int(np.searchsorted(edges, low)) - 1, 0)
     n = 0
     before = _below(edges[first], mean, sigma, skew)
     while first + n < last and edges[first + n] < high:
@@ -355,11 +384,8 @@ def _simulated(manifest: Mapping[str, object], place: Path) -> Experiment:
     return experiment_from_mapping(content, source=source)
 
 
-def _read(
-    path: Path, model: DetectorModel, radius_m: float, key: np.uint64
-) -> tuple[CascadePool, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One file: prompt deposits inside the fiducial volume in the order of core and energy, and their columns."""
-    pool = IbdPool.load(path)
+def _prepared(pool: IbdPool, model: DetectorModel, radius_m: float, key: np.uint64) -> CascadePool:
+    """Prompt deposits inside the fiducial volume in the order of core and energy, and their columns."""
     c = pool.columns
     seen, corrected, inside = np.empty(len(pool)), np.empty(len(pool)), np.empty(len(pool), np.bool_)
     _places(
@@ -379,8 +405,9 @@ def _read(
     offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     codes = np.empty(int(offsets[-1]), np.uint16)
     _gather(pool.prompt.codes, pool.prompt.offsets, order, codes)
-    columns = (c["e_nu_MeV"][order], c["core"][order], seen[order], corrected[order])
-    return CascadePool(codes, offsets), *columns, pool.baseline_km  # type: ignore[return-value]
+    columns = dict(zip(COLUMNS, (c["e_nu_MeV"], c["core"], seen, corrected), strict=True))
+    columns = {name: column[order] for name, column in columns.items()}
+    return CascadePool(codes, offsets, columns, {"baseline_km": pool.baseline_km})
 
 
 @njit

@@ -2,9 +2,9 @@
 
 Every term of the survival probability is a function of 1/E whose fastest oscillation is known: its phase is
 2κ Δm² L / E. On a grid finer than that, a function of 1/E is a local polynomial between nodes, so a sum over events
-Σ w f(1/E) equals Σ_j H_j f(t_j), where each event gives its weight to the nodes around it with the weights of Lagrange's
-interpolation (the adjoint of interpolation; A. Dutt and V. Rokhlin, SIAM J. Sci. Comput. 14, 1368 (1993)). With 16
-nodes and a phase of 0.4 a step the difference is below 1e-12: ten million events become one table, exactly.
+Σ w f(1/E) equals Σ_j H_j f(t_j), where each event gives its weight to the nodes around it with the weights of
+Lagrange's interpolation (the adjoint of interpolation; A. Dutt and V. Rokhlin, SIAM J. Sci. Comput. 14, 1368 (1993)).
+With 16 nodes and a phase of 0.4 a step the difference is below 1e-12: ten million events become one table, exactly.
 """
 
 from __future__ import annotations

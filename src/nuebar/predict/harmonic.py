@@ -46,26 +46,38 @@ class Source(Protocol):
     """Events without oscillations, from which a predictor is built.
 
     :class:`nuebar.predict.signal.SignalInputs` computes them; :class:`nuebar.predict.folded.Folded` counts Monte
-    Carlo events. Attributes as there.
+    Carlo events.
     """
 
     @property
-    def e_nu_MeV(self) -> np.ndarray: ...
+    def e_nu_MeV(self) -> np.ndarray:
+        """Neutrino energies of the nodes, shape ``(nodes,)``."""
+        ...
 
     @property
-    def core_names(self) -> tuple[str, ...]: ...
+    def core_names(self) -> tuple[str, ...]:
+        """Names of the cores."""
+        ...
 
     @property
-    def baseline_km(self) -> np.ndarray: ...
+    def baseline_km(self) -> np.ndarray:
+        """Distance of every core."""
+        ...
 
     @property
-    def edges_MeV(self) -> np.ndarray: ...
+    def edges_MeV(self) -> np.ndarray:
+        """Bins of reconstructed energy."""
+        ...
 
     @property
-    def electrons_per_nucleon(self) -> float: ...
+    def electrons_per_nucleon(self) -> float:
+        """Y_e of the matter along the baselines."""
+        ...
 
     @property
-    def provenance(self) -> Mapping[str, str]: ...
+    def provenance(self) -> Mapping[str, str]:
+        """What the events are."""
+        ...
 
     def fold(self, cores: np.ndarray, values: Iterator[np.ndarray], *, together: bool) -> np.ndarray:
         """Sum functions of the energy over the events of every bin.

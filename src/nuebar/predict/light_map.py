@@ -8,8 +8,8 @@ B. Marx, Statist. Sci. 11, 89 (1996)) times Chebyshev polynomials in kB and in t
 events.
 
 Within the spread, events that lost more light to quenching have the higher neutrino energy, so oscillations do not see
-the spread alone. It has two dimensions, nearly: what an event has in excess of the map at one strongly different kB and at
-one strongly different ratio, times a lever each, is what it has anywhere. The excesses of every event are kept for that.
+the spread alone. It has two dimensions, nearly: what an event has in excess of the map at one strongly different kB and
+at one strongly different ratio, times a lever each, is what it has anywhere. Each event's excesses are kept for that.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ KNOT_STEP = 0.01  # in √MeV: 20 keV at 1 MeV
 PENALTY = 1e-3  # of the second differences of the spline, against a mean weight of one event a knot
 BLOCKS = 4
 WIDER = 1.02  # than the box is what the polynomials cover: their derivatives are regular inside only
+LEAST_WEIGHT = 3.0  # some ten events under a spline
 LEAST_MeV2 = 1e-9  # no spread is narrower than 0.03 keV
 
 
@@ -125,8 +126,11 @@ def learn_light_map(
     far = np.array([(kBs.size - 1) * ratios.size + ratios.size // 2, kBs.size // 2 * ratios.size])
     excess = np.empty((2, len(cascades)))
 
-    def energies(part: slice) -> np.ndarray:
-        """Reconstructed energies at the nodes, shape ``(events, KB * RATIO)``."""
+    corrections = np.stack([cascades.corrected**-power for power in (1, 2, 3)], axis=1)
+    usual = corrections.mean(axis=0)
+
+    def shifts(part: slice) -> np.ndarray:
+        """Reconstructed less reference energies at the nodes, shape ``(events, KB * RATIO)``."""
         pool = cascades.prompt.part(part.start, part.stop)
         c = pool.photons(cherenkov)
         out = np.empty((len(pool), kBs.size, ratios.size))
@@ -134,7 +138,7 @@ def learn_light_map(
             q = pool.photons(quenched[k])
             for r, x in enumerate(ratios):
                 norm = N_H_GAMMA_MeV / (anchor_q[k] + x * anchor_c)
-                out[:, k, r] = (q + x * c) * place[part] * norm
+                out[:, k, r] = (q + x * c) * place[part] * norm - reference_MeV[part]
         return out.reshape(len(pool), -1)
 
     def run(block: int, mean: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -143,10 +147,9 @@ def learn_light_map(
         sums = np.zeros((spline.size, kBs.size * ratios.size * (1 if mean is None else 5) + (3 if mean is None else 0)))
         for first in range(cuts[block], cuts[block + 1], 50_000):
             part = slice(first, min(first + 50_000, cuts[block + 1]))
-            values, e0 = energies(part), reference_MeV[part]
+            values, e0 = shifts(part), reference_MeV[part]
             if mean is None:
-                w = 1.0 / cascades.corrected[part]
-                columns = np.concatenate([values, np.stack([w, w**2, w**3], axis=1)], axis=1)
+                columns = np.concatenate([values, corrections[part] - usual], axis=1)
                 _regress(e0, columns, spline.low, spline.step, gram, sums)
             else:
                 _regress_powers(e0, values, mean, far, spline.low, spline.step, sums, excess[:, part])
@@ -159,16 +162,20 @@ def learn_light_map(
         mean = np.ascontiguousarray(fitted[:, :-3])
         second = np.sum([s for _, s in pool.map(lambda k: run(k, mean), range(BLOCKS))], axis=0)
     shape = (kBs.size, ratios.size)
-    matrix = spline.at(at_MeV)
+    # Beyond the last energies that have events, what they do is continued.
+    held = np.clip(at_MeV, *spline.supported(gram))
+    matrix = spline.at(held)
     powers = (matrix @ spline.solve(gram, second)).reshape(at_MeV.size, -1, 5)
     products = powers[..., 3:]
     among = products[:, far] + LEAST_MeV2 * np.eye(2)
     levers = np.moveaxis(np.linalg.solve(among, np.swapaxes(products, 1, 2)), 1, 0).reshape(2, -1, *shape)
     powers = powers.reshape(at_MeV.size, *shape, 5)
-    inverse = (matrix @ fitted[:, -3:]).T
+    inverse = (matrix @ fitted[:, -3:] + usual).T
+    energy = _chebyshev((matrix @ mean).reshape(at_MeV.size, *shape)) * (at_MeV / held)[:, None, None]
+    energy[:, 0, 0] += at_MeV
     light = LightMap(
         box,
-        _chebyshev((matrix @ mean).reshape(at_MeV.size, *shape)),
+        energy,
         np.stack([_chebyshev(powers[..., n]) for n in range(3)]),
         _chebyshev(levers),
         np.concatenate([inverse, [np.maximum(inverse[1] - inverse[0] ** 2, 0.0)]]),
@@ -233,6 +240,12 @@ class _Spline:
         x = np.clip(np.sqrt(e_MeV), self.low, self.low + (self.size - 3) * self.step * (1 - 1e-12))
         return BSpline.design_matrix(x, knots, 3).toarray()
 
+    def supported(self, gram: np.ndarray) -> tuple[float, float]:
+        """Energies between which splines rest on events."""
+        well = np.flatnonzero(gram[0] > LEAST_WEIGHT)
+        knots = self.low + self.step * (np.array([well[0], well[-1]]) - 1)  # where a spline is largest
+        return float(knots[0] ** 2), float(knots[1] ** 2)
+
     def solve(self, gram: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Penalised least squares; ``gram`` holds diagonals 0 to 3 of the normal equations."""
         n = self.size
@@ -241,7 +254,7 @@ class _Spline:
         bands = np.zeros((4, n))
         for k in range(4):
             bands[k, : n - k] = gram[k, : n - k] + np.diag(penalty, -k)
-        # Where there are no events at all the penalty alone leaves straight lines undetermined.
+        # Where there are no events at all, nothing is moved: the penalty alone leaves straight lines undetermined.
         bands[0] += 1e-9 * gram[0].max()
         return solveh_banded(bands, right, lower=True)
 
@@ -285,7 +298,7 @@ def _regress_powers(
     sums: np.ndarray,
     excess: np.ndarray,
 ) -> None:
-    """The same for powers 2 to 4 of the distance from the mean, and for its products with the excesses, those at columns ``far``."""
+    """The same for powers 2 to 4 of the distance from the mean, and its products with those at columns ``far``."""
     w = np.empty(4)
     cells = sums.shape[0] - 3
     for i in range(e0.size):

@@ -108,9 +108,7 @@ def model_parameters(
 def _density(experiment: Experiment) -> Parameter:
     matter = experiment.matter
     sigma = matter.sigma_g_cm3
-    return Parameter(
-        PHYSICS[-1], matter.density_g_cm3, sigma or None, (0.0, 20.0), unit="g/cm$^3$", fixed=sigma == 0
-    )
+    return Parameter(PHYSICS[-1], matter.density_g_cm3, sigma or None, (0.0, 20.0), unit="g/cm$^3$", fixed=sigma == 0)
 
 
 def _response(experiment: Experiment, predictor: Any, names: Sequence[str]) -> list[Parameter]:

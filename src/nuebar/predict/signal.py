@@ -23,7 +23,15 @@ from nuebar.io.releases import CommonInputs, Juno2025Release, Table, read_table
 from nuebar.physics import ibd, reactor, scintillator
 from nuebar.physics.constants import SECONDS_PER_DAY
 
-__all__ = ["Nonlinearity", "SignalInputs", "experiment_edges", "fine_edges", "nonlinearity", "response_matrix", "signal_inputs"]
+__all__ = [
+    "Nonlinearity",
+    "SignalInputs",
+    "experiment_edges",
+    "fine_edges",
+    "nonlinearity",
+    "response_matrix",
+    "signal_inputs",
+]
 
 Array = np.ndarray
 PADDING = 12  # fine bins beyond the analysis range, so that shifts of the scale find events on both sides

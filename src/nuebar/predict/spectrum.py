@@ -43,30 +43,50 @@ class Predictor(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called in results."""
+        ...
 
     @property
-    def edges(self) -> np.ndarray: ...
+    def edges(self) -> np.ndarray:
+        """Bins of reconstructed energy in MeV."""
+        ...
 
     @property
-    def box(self) -> Box: ...
+    def box(self) -> Box:
+        """Limits of the parameters that have some."""
+        ...
 
     @property
-    def parameter_names(self) -> tuple[str, ...]: ...
+    def parameter_names(self) -> tuple[str, ...]:
+        """What it takes, in the order of the vector."""
+        ...
 
     @property
-    def core_names(self) -> tuple[str, ...]: ...
+    def core_names(self) -> tuple[str, ...]:
+        """Cores that it tells apart."""
+        ...
 
     @property
-    def provenance(self) -> Provenance: ...
+    def provenance(self) -> Provenance:
+        """What it was built from."""
+        ...
 
-    def predict(self, parameters: Mapping[str, ArrayLike]) -> Array: ...
+    def predict(self, parameters: Mapping[str, ArrayLike]) -> Array:
+        """Counts per bin, checked."""
+        ...
 
-    def channels(self, p: ArrayLike) -> Array: ...
+    def channels(self, p: ArrayLike) -> Array:
+        """Counts of all cores together, then of each that it tells apart."""
+        ...
 
-    def unoscillated(self) -> Any: ...
+    def unoscillated(self) -> Any:
+        """Counts per bin without oscillations."""
+        ...
 
-    def check(self, parameters: Mapping[str, ArrayLike]) -> None: ...
+    def check(self, parameters: Mapping[str, ArrayLike]) -> None:
+        """Refuse parameters outside the box."""
+        ...
 
 
 MOVING = ("energy_", "nonlinearity_", "resolution_")
@@ -389,5 +409,3 @@ def _rescaled(model: SpectrumModel, release: Juno2025Release, edges: np.ndarray)
         raise NuebarError("expected a signal in every bin of the release, got none in some; correct the response")
     factor = np.asarray(model.bin_factor) * release.unoscillated / flat
     return eqx.tree_at(lambda m: m.bin_factor, model, jax.device_put(factor))
-
-

@@ -1,18 +1,18 @@
 """The surrogate: harmonic in the oscillation parameters, learned in the response of the detector.
 
-Every stored event has a reference energy e⁰, its mean reconstructed energy at one response point. Two things follow from
-the events once and for all: a harmonic predictor of their distribution in e⁰ on nodes D_j (exact in all oscillation
-parameters), and a :class:`nuebar.predict.light_map.LightMap`, which says where events of e⁰ go at (kB, fC, light yield)
-and how they spread there. A prediction puts both together,
+Every stored event has a reference energy e⁰, its mean reconstructed energy at one response point. Two things follow
+from the events once and for all: a harmonic predictor of their distribution in e⁰ on nodes D_j (exact in all
+oscillation parameters), and a :class:`nuebar.predict.light_map.LightMap`, which says where events of e⁰ go at (kB, fC,
+light yield) and how they spread there. A prediction puts both together,
 
     S_b = C(E_b+1) - C(E_b),   C(E) = Σ_j D_j(oscillation) F((E - g_j) / σ_j) + excess,
 
 with g_j, σ_j and the shape of F at the response point: photo-statistics, spread of the cascades and extra smearing add
-up in σ_j², skewness and kurtosis enter by the Gram-Charlier series (H. Cramér, Mathematical Methods of Statistics, 1946,
-section 17.6), the scale multiplies g_j and σ_j. Nodes are even in √e, as the resolution is, and events reach them with
-the weights of Lagrange's interpolation, so that nothing is lost between nodes. More sets of nodes hold the same events
-weighted with their excesses and the products of these: where oscillations favour events of an excess, its levers move
-and widen them, to second order.
+up in σ_j², skewness and kurtosis enter by the Gram-Charlier series (H. Cramér, Mathematical Methods of Statistics,
+1946, section 17.6), the scale multiplies g_j and σ_j. Nodes are even in √e, as the resolution is, and events reach
+them with the weights of Lagrange's interpolation, so that nothing is lost between nodes. More sets of nodes hold the
+same events weighted with their excesses and the products of these: where oscillations favour events of an excess, its
+levers move and widen them, to second order.
 """
 
 from __future__ import annotations
@@ -37,8 +37,16 @@ from nuebar.physics.scintillator import N_H_GAMMA_MeV
 from nuebar.predict.box import PHYSICS, Box, Provenance, check_inside, check_parameters
 from nuebar.predict.cascades import Cascades
 from nuebar.predict.folded import POINTS, Folded, InverseGrid, empty_table, lagrange_weights, spread
-from nuebar.predict.harmonic import HarmonicPredictor, Windows, chebyshev_rows, physical_channels, vacuum_basis
-from nuebar.predict.light_map import LightMap, RatioBox, learn_light_map, reference_energies
+from nuebar.predict.harmonic import (
+    HarmonicPredictor,
+    Series,
+    Sums,
+    Windows,
+    chebyshev_rows,
+    physical_channels,
+    vacuum_basis,
+)
+from nuebar.predict.light_map import RatioBox, learn_light_map, reference_energies
 from nuebar.predict.response import RESPONSE, ResponsePoint
 from nuebar.predict.smooth import with_cached_derivatives
 from nuebar.simulate.detector import DetectorModel
@@ -77,6 +85,7 @@ class SurrogatePredictor(eqx.Module):
         nodes: Harmonic predictor of the distribution in reference energy.
         excess: The same weighted with the two excesses and their three products: five times as many rows.
         stacked: Both in vacuum as one table for single precision, shape ``(rows, 1 + solar + atmospheric)``.
+        per_event: Un-oscillated counts that one simulated event stands for.
         span: Nodes that a block of edges sees at any response.
         first_node: Square root of the lowest node, √MeV.
         block_edges: Edges of each block in MeV; neighbours share one; shape ``(blocks, edges)``.
@@ -91,6 +100,7 @@ class SurrogatePredictor(eqx.Module):
     ranges: tuple[tuple[float, float], ...] = eqx.field(static=True)
     reference: tuple[float, ...] = eqx.field(static=True)
     provenance: Provenance = eqx.field(static=True)
+    per_event: float = eqx.field(static=True)
     span: int = eqx.field(static=True)
     first_node: float = eqx.field(static=True)
     nodes: HarmonicPredictor
@@ -170,6 +180,28 @@ class SurrogatePredictor(eqx.Module):
     def unoscillated(self) -> Array:
         """Counts per bin without oscillations at the nominal response."""
         return _unoscillated(self, jnp.array(self.reference))
+
+    def mc_covariance(self, parameters: Mapping[str, ArrayLike]) -> np.ndarray:
+        """Covariance of the prediction from the finite number of simulated events, shape ``(bins, bins)``.
+
+        Every node holds a Poisson number of events, which reach the bins together: Σ_j K_bj K_b'j σ_j², with K the
+        response from nodes to bins and σ_j² = (counts per event) D_j(oscillated)² / D_j(un-oscillated).
+        """
+        return np.asarray(_mc_covariance(self, self.vector(parameters)))
+
+    def in_vacuum(self) -> SurrogatePredictor:
+        """The same without matter: fewer sums."""
+        nodes, excess = (replace(part, matter=False) for part in (self.nodes, self.excess))
+        return replace(self, nodes=nodes, excess=excess)
+
+    def at_response(self, point: ResponsePoint) -> HarmonicPredictor:
+        """The harmonic predictor of the bins at one response point, in vacuum: for many spectra at once.
+
+        Args:
+            point: Inside the box.
+        """
+        check_inside(vars(point), dict(zip(RESPONSE, self.ranges, strict=True)), self.name)
+        return _at_response(self, jnp.array([vars(point)[n] for n in RESPONSE]))
 
     def check(self, parameters: Mapping[str, ArrayLike]) -> None:
         """Refuse parameters outside the box (concrete values only)."""
@@ -329,6 +361,47 @@ def _channels(s: SurrogatePredictor, p: Array) -> Array:
 
 
 @jax.jit
+def _response(s: SurrogatePredictor, r: Array) -> Array:
+    """Bins from rows of the nodes, which they are linear in: shape ``(bins, rows)``."""
+    rows = jnp.concatenate([s.nodes.total.flat, s.excess.total.flat])
+    return jax.jacfwd(lambda x: _smeared(s, x, r))(rows)
+
+
+@jax.jit
+def _mc_covariance(s: SurrogatePredictor, p: Array) -> Array:
+    physics = len(s.parameter_names) - len(RESPONSE)
+    flat = s.nodes.total.flat
+    there = _response(s, p[physics:])[:, : flat.size]
+    seen = _rows(s, p[:physics])[: flat.size]
+    # The weights of the nodes have both signs: where next to nothing is, nothing is uncertain.
+    variance = s.per_event * jnp.where(flat > 1e-9 * jnp.max(flat), seen**2 / flat, 0.0)
+    return (there * variance) @ there.T
+
+
+def _at_response(s: SurrogatePredictor, r: Array) -> HarmonicPredictor:
+    """The vacuum table of the nodes, multiplied with the response."""
+    table = _response(s, r) @ s.stacked.astype(float)
+    solar, fast = s.nodes.total.solar, s.nodes.total.atmospheric
+    n = solar.value.shape[-1]
+    none = jnp.zeros((table.shape[0], 0))
+    sums = Sums(
+        table[:, 0],
+        jnp.zeros(table.shape[0]),
+        Series(solar.middle, solar.half, table[:, 1 : n + 1], none),
+        Series(fast.middle, fast.half, table[:, n + 1 :], none),
+    )
+    return replace(
+        s.nodes,
+        edges_MeV=s.edges_MeV,
+        matter=False,
+        provenance=s.provenance,
+        total=sums,
+        to_bins=jnp.zeros((s.nodes.energy_nodes_MeV.size, table.shape[0])),
+        to_slopes=jnp.zeros((s.nodes.energy_nodes_MeV.size, table.shape[0])),
+    )
+
+
+@jax.jit
 def _unoscillated(s: SurrogatePredictor, r: Array) -> Array:
     return _smeared(s, jnp.concatenate([s.nodes.unoscillated(), s.excess.unoscillated()]), r)
 
@@ -395,6 +468,7 @@ def build_surrogate(
         nodes=nodes,
         excess=corrections,
         stacked=stack(nodes, corrections),
+        per_event=cascades.scale,
         span=0,
         first_node=float(np.sqrt(at[0])),
         block_edges=jnp.asarray(_block_edges(edges), jnp.float32),
@@ -403,7 +477,7 @@ def build_surrogate(
         anchor=jax.device_put(light.anchor_quenched),
         constants=jax.device_put(constants),
     )
-    built = _with(draft, span=_span(draft))
+    built = replace(draft, span=_span(draft))
     counts = np.asarray(built.unoscillated())
     if not np.all(counts > 0):
         empty = int(np.argmin(counts))
@@ -413,12 +487,7 @@ def build_surrogate(
         )
     tick("surrogate", 3, 3)
     about = Provenance({**built.provenance, "seconds": f"{time.perf_counter() - began:.1f}"})
-    return _with(built, provenance=about)
-
-
-def _with(s: SurrogatePredictor, **changes: Any) -> SurrogatePredictor:
-    names = [f for f in s.__dataclass_fields__]
-    return SurrogatePredictor(**{n: changes.get(n, getattr(s, n)) for n in names})
+    return replace(built, provenance=about)
 
 
 def _node_energies(edges: np.ndarray, box: Box) -> np.ndarray:
@@ -539,10 +608,9 @@ def _block_edges(edges: np.ndarray) -> np.ndarray:
 def _span(s: SurrogatePredictor) -> int:
     """Nodes around the middle of a block that its edges can see, the most over the corners of the box."""
     edges, most = np.asarray(s.block_edges), 0
-    draft = _with(s, span=0)
     for corner in np.ndindex(*(2,) * len(RESPONSE)):
         r = jnp.array([r[k] for r, k in zip(s.ranges, corner, strict=True)])
-        mean, inverse, middle = (np.asarray(x) for x in _corner(draft, r))
+        mean, inverse, middle = (np.asarray(x) for x in _corner(s, r))
         for k, block in enumerate(edges):
             seen = (mean + REACH_sigma / inverse > block[0]) & (mean - REACH_sigma / inverse < block[-1])
             reached = np.flatnonzero(seen)

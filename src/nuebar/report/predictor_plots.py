@@ -87,8 +87,9 @@ def relative_differences(
         _settle(ax, panel.title, difference, power)
     if monte_carlo is not None:
         edges, error = _histogram(edges_MeV, monte_carlo, "monte_carlo")
+        error = np.where(_significant(panels[0].truth), error, np.nan)
         power = _power(error)
-        scaled = error / 10.0**power
+        scaled = np.nan_to_num(error / 10.0**power)
         axes[-1].stairs(scaled, edges, baseline=-scaled, fill=True, color=PALE)
         axes[-1].axhline(0.0, color=GREY, linewidth=0.8)
         _settle(axes[-1], "Statistical error of the Monte Carlo", error, power)
@@ -100,8 +101,12 @@ def relative_differences(
 
 def _relative(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Relative difference where the truth is large enough to speak of one; gaps elsewhere."""
-    good = truth > SIGNIFICANT * truth.sum()
+    good = _significant(truth)
     return np.where(good, predicted / np.where(good, truth, 1.0) - 1.0, np.nan)
+
+
+def _significant(truth: np.ndarray) -> np.ndarray:
+    return np.asarray(truth > SIGNIFICANT * truth.sum())
 
 
 def _power(values: np.ndarray) -> int:
