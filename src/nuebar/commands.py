@@ -38,6 +38,7 @@ fit, predict, simulate, events, config = (
 for sub in (fit, predict, simulate, events, config):
     app.command(sub)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
+Point = Annotated[float | None, Parameter(show_default=False)]
 
 
 @fit.command(name="spectrum")
@@ -52,6 +53,15 @@ def fit_spectrum(
     exposure_days: float | None = None,
     ordering: Literal["normal", "inverted"] = "normal",
     predictor: str = "harmonic",
+    pairs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    columns: Annotated[Path | None, Parameter(help="TOML file with a column map of the pairs.")] = None,
+    bins: int | None = None,
+    low_MeV: Annotated[float, Parameter(name="--from")] = 0.8,
+    high_MeV: Annotated[float, Parameter(name="--to")] = 8.8,
+    fiducial: bool = True,
+    response: Path | None = None,
+    free: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    mc_error: Annotated[bool, Parameter(negative="")] = False,
     statistic: Literal["cnp", "poisson", "pearson", "neyman"] | None = None,
     flux: Literal["huber-mueller", "daya-bay", "release"] | None = None,
     energy: Literal["visible", "true"] | None = None,
@@ -90,7 +100,24 @@ def fit_spectrum(
     ordering
         Mass ordering.
     predictor
-        How the signal is computed: harmonic, matrix, or a folder made by "nuebar predict build".
+        How the signal is computed: harmonic, matrix, reweight (needs --pairs), surrogate or network (those that ship
+        with nuebar), or a folder made by "nuebar predict build".
+    pairs
+        Files or folders of un-oscillated Monte Carlo pairs, for harmonic, matrix and reweight.
+    bins
+        Number of even bins for the pairs, from --from to --to; the experiment's bins by default.
+    low_MeV
+        Lower end of the first of them.
+    high_MeV
+        Upper end of the last of them.
+    fiducial
+        Leave pairs outside of the detector's fiducial volume out.
+    response
+        Posterior of the response parameters (JSON), which frees them in a predictor that takes them.
+    free
+        Parameters to free beside those, such as smear_a.
+    mc_error
+        Add the error from the finite number of Monte Carlo events.
     statistic
         Cost function; the experiment's own by default.
     flux
@@ -136,6 +163,13 @@ def fit_spectrum(
         exposure_days=exposure_days,
         ordering=ordering,
         predictor=predictor,
+        pairs=tuple(pairs or ()),
+        columns=columns,
+        bins=None if bins is None else (bins, low_MeV, high_MeV),
+        fiducial=fiducial,
+        response=response,
+        free=tuple(free or ()),
+        mc_error=mc_error,
         statistic=statistic,
         flux=flux,
         energy=energy,
@@ -170,17 +204,111 @@ def predict_show(
 
 @predict.command(name="build")
 def predict_build(
+    kind: Literal["harmonic", "matrix", "grid", "network", "surrogate"] = "harmonic",
     *,
     experiment: str = "juno",
     inputs: Path | None = None,
     release: Path | None = None,
-    window_sigma: float = 15.0,
+    pairs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    columns: Annotated[Path | None, Parameter(help="TOML file with a column map of the pairs.")] = None,
+    cascades: Path | None = None,
+    kB: Annotated[Point, Parameter(name="--kB", help="g/cm²/GeV, for cascades; the experiment's by default.")] = None,
+    fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, likewise.")] = None,
+    light_yield: Annotated[Point, Parameter(help="Photons per MeV, likewise.")] = None,
+    bins: int | None = None,
+    low_MeV: Annotated[float, Parameter(name="--from")] = 0.8,
+    high_MeV: Annotated[float, Parameter(name="--to")] = 8.8,
+    experiment_bins: Annotated[bool, Parameter(negative="")] = False,
+    fiducial: bool = True,
+    window_sigma: Annotated[float, Parameter(name=("--window-sigma", "--sigma"))] = 15.0,
     vacuum: Annotated[bool, Parameter(negative="")] = False,
+    recipe: str = "published",
+    spectra: int | None = None,
+    steps: int | None = None,
+    max_seconds: float | None = None,
+    accuracy: float = 1e-3,
+    order: Literal[1, 3] = 3,
+    seed: int = 0,
     out: Path,
     debug: Debug = False,
 ) -> int:
-    """Build the harmonic predictor and save its tables as a folder (safetensors and JSON)."""
-    return _predict_build(experiment, inputs, release, window_sigma, vacuum, out)
+    """Build a predictor from an experiment or from Monte Carlo, and save it as a folder.
+
+    Parameters
+    ----------
+    kind
+        harmonic (exact in the oscillation parameters), matrix (response matrix), grid (spectra on disk), network (the
+        published one), surrogate (learned response, from cascades).
+    experiment
+        Name of a built-in experiment or path of a TOML file: reactors, exposure, response.
+    inputs
+        ROOT file of JUNO's common inputs 2022, instead of the embedded ones.
+    release
+        Folder of JUNO's 2025 public release.
+    pairs
+        Files or folders of un-oscillated Monte Carlo pairs.
+    cascades
+        Folder of "nuebar simulate ibd --cascades".
+    bins
+        Even bins of reconstructed energy; 400 from Monte Carlo.
+    low_MeV
+        Lower end of the first bin.
+    high_MeV
+        Upper end of the last bin.
+    experiment_bins
+        The experiment's fine bins instead.
+    fiducial
+        Leave events outside of the detector's fiducial volume out.
+    window_sigma
+        Half width of the windows of the mass splittings, in standard deviations of PDG 2022.
+    vacuum
+        Leave matter out.
+    recipe
+        Of a network: published, published-decaying, plain, 2x100, 2x200.
+    spectra
+        Training spectra of a network.
+    steps
+        Training steps of a network.
+    max_seconds
+        Budget of a training; the same command continues.
+    accuracy
+        Relative error that a grid may have.
+    order
+        Order of a grid's interpolation.
+    seed
+        Seed of a training.
+    out
+        Output folder.
+    """
+    from nuebar.jobs.predict import BuildJob, build_predictor
+
+    job = BuildJob(
+        kind=kind,
+        experiment=experiment,
+        inputs=inputs,
+        release=release,
+        pairs=tuple(pairs or ()),
+        columns=columns,
+        cascades=cascades,
+        point=_response((kB, fC, light_yield)),
+        bins=bins,
+        low_MeV=low_MeV,
+        high_MeV=high_MeV,
+        experiment_bins=experiment_bins,
+        fiducial=fiducial,
+        window_sigma=window_sigma,
+        vacuum=vacuum,
+        recipe=recipe,
+        spectra=spectra,
+        steps=steps,
+        max_seconds=max_seconds,
+        accuracy=accuracy,
+        order=order,
+        seed=seed,
+    )
+    for line in build_predictor(job, out, _Progress()):
+        _say(line)
+    return 0
 
 
 @predict.command(name="compare")
@@ -252,7 +380,6 @@ Jobs = Annotated[int, Parameter(help="Number of processes; the result does not d
 Seed = Annotated[int, Parameter(help="Seed of the run.")]
 Force = Annotated[bool, Parameter(negative="", help="Throw away what another configuration left in the folder.")]
 Budget = Annotated[float | None, Parameter(help="Start nothing new after so many seconds; the same command continues.")]
-Point = Annotated[float | None, Parameter(show_default=False)]
 Oscillation = Annotated[
     list[str] | None, Parameter(consume_multiple=True, negative="", help="Changed parameters: sin2_th12=0.31 ...")
 ]
@@ -732,14 +859,4 @@ def _predict_show(
     if out is not None:
         for path in shown.write(out):
             log.info("wrote %s", path)
-    return 0
-
-
-def _predict_build(
-    experiment: str, inputs: Path | None, release: Path | None, sigma: float, vacuum: bool, out: Path
-) -> int:
-    from nuebar.jobs.predict import build_predictor
-
-    for line in build_predictor(experiment, inputs, release, sigma, vacuum, out):
-        _say(line)
     return 0

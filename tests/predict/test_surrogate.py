@@ -1,5 +1,7 @@
 """Cascades at any response, and the surrogate that learns from them: laws, and closeness to the reference."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -11,6 +13,8 @@ from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION
 from nuebar.physics import oscillation
 from nuebar.predict.cascades import Cascades
+from nuebar.predict.evaluator import evaluate, load
+from nuebar.predict.export import export_predictor
 from nuebar.predict.harmonic import HarmonicPredictor, Windows
 from nuebar.predict.response import RESPONSE, ResponsePoint
 from nuebar.predict.surrogate import BOX, build_surrogate
@@ -159,12 +163,12 @@ def test_derivatives_are_those_of_differences(surrogate):
     x = np.asarray(surrogate.vector({**TRUTH, "smear_a": 0.01, "smear_b": 0.005, "smear_c": 0.005}))
     value = jax.jit(lambda q: surrogate.channels(q)[0])
     exact = np.asarray(jax.jit(jax.jacfwd(value))(jnp.asarray(x)))
-    steps = np.array([1e-3, 1e-4, 1e-7, 4e-7, 0.1, 0.02, 50.0, 1e-3, 1e-3, 1e-3, 1e-4])
+    steps = np.array([1e-3, 1e-4, 1e-7, 4e-7, 0.1, 0.02, 300.0, 2e-3, 2e-3, 2e-3, 1e-4])
     for k, h in enumerate(steps):
         up, down = x.copy(), x.copy()
         up[k], down[k] = x[k] + h, x[k] - h
         difference = (np.asarray(value(up)) - np.asarray(value(down))) / (2 * h)
-        np.testing.assert_allclose(exact[:, k], difference, atol=5e-3 * np.abs(exact[:, k]).max())
+        np.testing.assert_allclose(exact[:, k], difference, atol=2e-2 * np.abs(exact[:, k]).max())
 
 
 def test_one_response_as_a_harmonic_predictor(surrogate):
@@ -199,3 +203,14 @@ def test_a_density_is_not_ignored(surrogate):
 def test_an_empty_bin_is_refused(cascades):
     with pytest.raises(NuebarError, match="gets no events"):
         build_surrogate(cascades, np.linspace(1.0, 14.0, 131), nominal=NOMINAL, windows=Windows.around_pdg(1))
+
+
+def test_exported_it_predicts_with_numpy_alone(surrogate, tmp_path):
+    file, evaluator = export_predictor(surrogate, tmp_path / "surrogate.npz")
+    done = subprocess.run([sys.executable, "-I", evaluator, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(evaluator.read_text().splitlines()) <= 60
+    meta, arrays = load(str(file))
+    for point in INSIDE:
+        got = evaluate(meta, arrays, {**TRUTH, **vars(point)})
+        np.testing.assert_allclose(got, surrogate.predict({**TRUTH, **vars(point)}), rtol=2e-5)

@@ -24,7 +24,7 @@ from nuebar.predict.harmonic import HarmonicPredictor, Windows
 from nuebar.predict.matrix import MatrixPredictor
 from nuebar.predict.signal import SignalInputs, signal_inputs
 from nuebar.predict.spectrum import SpectrumModel, build_model
-from nuebar.predict.store import save_harmonic, save_matrix, save_surrogate
+from nuebar.predict.store import save_predictor
 
 if TYPE_CHECKING:
     from nuebar.predict.cascades import Cascades
@@ -38,6 +38,7 @@ __all__ = ["KINDS", "BuildJob", "Prediction", "build_predictor", "prediction", "
 
 KINDS = ("harmonic", "matrix", "grid", "network", "surrogate")
 BINS = 400  # from Monte Carlo
+FILES = ("weights.safetensors", "model.json", "spectra.f32", "grid.json")
 Progress = Callable[[str, int, int], None]
 
 
@@ -202,25 +203,25 @@ def build_predictor(job: BuildJob, out: str | Path, progress: Progress | None = 
     }
     arrays = signal_inputs(experiment, edges=_edges(job, experiment), **options)
     lines = [f"{job.kind} predictor of {experiment.name}: {arrays.edges_MeV.size - 1} bins, {_what(job)}"]
+    built, told = _built(job, experiment, arrays, out, progress)
+    if job.kind in ("harmonic", "matrix", "surrogate"):
+        save_predictor(built, out)
+    lines += [*told, *_told(built), f"{built.nbytes / 1e6:.1f} MB, {time.perf_counter() - began:.1f} s"]
+    return [*lines, *(f"wrote {Path(out) / name}" for name in FILES if (Path(out) / name).is_file())]
+
+
+def _built(
+    job: BuildJob, experiment: Experiment, arrays: SignalInputs, out: str | Path, progress: Progress | None
+) -> tuple[Any, list[str]]:
+    """The predictor, and lines on how it was made; grids and networks are written on the way."""
     if job.kind == "surrogate":
-        built = _surrogate(job, experiment, arrays, progress)
-        files = save_surrogate(built, out)
-    elif job.kind == "matrix":
-        built = _matrix(job, experiment, arrays, progress)
-        files = save_matrix(built, out)
-    else:
-        harmonic = _harmonic(job, experiment, arrays, progress)
-        built, files, told = harmonic, (), []
-        if job.kind == "harmonic":
-            files = save_harmonic(harmonic, out)
-        elif job.kind == "grid":
-            built, told = _grid(job, harmonic, out, progress)
-        else:
-            built, told = _network(job, harmonic, out, progress)
-        lines += told
-    lines += _told(built)
-    lines.append(f"{built.nbytes / 1e6:.1f} MB, {time.perf_counter() - began:.1f} s")
-    return [*lines, *(f"wrote {f}" for f in files or sorted(Path(out).glob("*.*")))]
+        return _surrogate(job, experiment, arrays, progress), []
+    if job.kind == "matrix":
+        return _matrix(job, experiment, arrays, progress), []
+    harmonic = _harmonic(job, experiment, arrays, progress)
+    if job.kind == "harmonic":
+        return harmonic, []
+    return (_grid if job.kind == "grid" else _network)(job, harmonic, out, progress)
 
 
 def _check(job: BuildJob) -> None:
@@ -283,9 +284,9 @@ def _cascades(job: BuildJob, experiment: Experiment, progress: Progress | None) 
 def _point(job: BuildJob, experiment: Experiment) -> ResponsePoint:
     """The response asked for, or the experiment's own."""
     from nuebar.predict.response import ResponsePoint
-    from nuebar.simulate.detector import experiment_response
+    from nuebar.simulate.detector import nominal_response
 
-    light = job.point or experiment_response(experiment)
+    light = job.point or nominal_response(experiment)
     return ResponsePoint(light.kB_g_cm2_GeV, light.fC, light.light_yield_per_MeV)
 
 
@@ -301,9 +302,7 @@ def _harmonic(
     return HarmonicPredictor.build(arrays, cores=True, **options)
 
 
-def _matrix(
-    job: BuildJob, experiment: Experiment, arrays: SignalInputs, progress: Progress | None
-) -> MatrixPredictor:
+def _matrix(job: BuildJob, experiment: Experiment, arrays: SignalInputs, progress: Progress | None) -> MatrixPredictor:
     if job.pairs:
         return from_pairs("matrix", _pairs(job, experiment, arrays, progress), experiment, arrays)
     if job.cascades is not None:

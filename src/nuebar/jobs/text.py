@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scipy.stats import chi2 as chi2_distribution
+
 from nuebar.jobs.published import PUBLISHED_PRECISION
 from nuebar.parameters import OSCILLATION
-from nuebar.report.tables import fit_table
+from nuebar.report.tables import minuit_table, with_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,8 +24,8 @@ __all__ = ["calibration_report", "files_report", "fit_report", "rates_table", "s
 
 
 def fit_report(outcome: FitOutcome) -> str:
-    """The table of a fit, the comparison of flux models, and what moves the result."""
-    lines = [_header(outcome), "", fit_table(outcome.shown, outcome.published or None)]
+    """The tables of a fit, the comparison with published values and of flux models, and what moves the result."""
+    lines = [_header(outcome), *_bins(outcome), "", minuit_table(outcome.shown), "", *_summary(outcome)]
     if outcome.simulated and outcome.experiment.name in PUBLISHED_PRECISION and _six_years(outcome):
         lines += ["", *_precision(outcome)]
     if outcome.comparison and not outcome.hidden:
@@ -77,6 +79,41 @@ def _header(outcome: FitOutcome) -> str:
         f"{e.exposure.days:.6g} days, {outcome.shown.ordering} ordering, {outcome.shown.statistic}, "
         f"{outcome.shown.predictor} predictor"
     )
+
+
+def _bins(outcome: FitOutcome) -> list[str]:
+    """One line where the bins are not those of the experiment."""
+    edges, own = outcome.fit.model.edges_MeV, outcome.experiment.binning.edges()
+    if len(edges) == len(own) and all(abs(a - b) < 1e-6 for a, b in zip(edges, own, strict=True)):
+        return []
+    return [
+        f"bins of the predictor instead of the experiment's {len(own) - 1}, which it does not have: {len(edges) - 1} "
+        f"from {edges[0]:g} to {edges[-1]:g} MeV"
+    ]
+
+
+def _summary(outcome: FitOutcome) -> list[str]:
+    """χ² per degree of freedom, derived splittings and published values."""
+    shown, ndof = outcome.shown, outcome.shown.n_dof
+    lines = []
+    if ndof > 0:
+        ratio, p_value = shown.chi2 / ndof, float(chi2_distribution.sf(shown.chi2, ndof))
+        lines.append(f"χ²/ndof = {shown.chi2:.2f}/{ndof} = {ratio:.3f}, p-value = {p_value:.3g}, {shown.reason}")
+    else:
+        lines.append(shown.reason)
+    derived = {} if shown.blinded else shown.derived
+    published = outcome.published
+    for name in [*(n for n in shown.parameters if n in published), *derived]:
+        p = shown.parameters.get(name)
+        value, error = derived[name] if p is None else (p.value, p.error)
+        line = f"  {name:12s} {with_error(name, value, error)}"
+        if name in published:
+            centre, width = published[name]
+            line += (
+                f"   published {with_error(name, centre, width)}, difference {(value - centre) / width:+.2f} of its σ"
+            )
+        lines.append(line)
+    return lines
 
 
 def _remarks(outcome: FitOutcome) -> list[str]:

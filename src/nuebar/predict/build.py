@@ -208,11 +208,13 @@ def matrix_from_cascades(
         arrays: Its signal on the wanted bins.
         cells: Even cells of the neutrino energy, each at its mean energy.
     """
+    from nuebar.predict.cell_counts import cell_counts
+
     cascades = normalised_cascades(cascades, arrays)
     e_nu = cascades.e_nu_MeV
     low, width = e_nu.min(), max(e_nu.max() - e_nu.min(), 1e-9) / cells
     cell = np.minimum((e_nu - low) / width, cells - 1).astype(np.int64)
-    seen = cascades.binned(point, arrays.edges_MeV, cell, cells)
+    seen = cell_counts(cascades.smeared(point), cell, cells, arrays.edges_MeV)
     core = cascades.core.astype(np.int64) * cells + cell
     by_core = np.bincount(core, minlength=cascades.baseline_km.size * cells).reshape(-1, cells)
     total = by_core.sum(axis=0)

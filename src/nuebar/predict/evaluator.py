@@ -94,7 +94,31 @@ def grid(meta: Any, a: Any, *p: float) -> Any:
     return out
 
 
-KINDS: Any = {"harmonic": harmonic, "matrix": matrix, "network": network, "grid": grid}
+def surrogate(meta: Any, a: Any, s12: float, s13: float, d21: float, d31: float, *r: float) -> Any:
+    """Nodes oscillated in vacuum, then moved and smeared by the response."""
+    from math import erf
+
+    (kB, fC, light, *smear, scale), w = r, np.array([(1 - s13) * (1 - s12), (1 - s13) * s12, s13])
+    series = [meta[n] for n in ("solar", "atmospheric", "atmospheric", "kB", "ratio")]
+    at = (d21, abs(d31), abs(d31 - d21), kB, fC / light)
+    t = [np.cos(np.arange(n) * np.arccos((x - m) / half)) for x, (m, half, n) in zip(at, series, strict=True)]
+    waves = [[w @ w], 2 * w[0] * w[1] * t[0], 2 * w[2] * (w[0] * t[1] + w[1] * t[2])]
+    counts, p, q, pp, pq, qq = (a["stacked"] @ np.concatenate(waves)).reshape(6, -1)
+    g, m2, m3, m4, x, y = np.einsum("vnkm,k,m->vn", a["light"].astype(float), t[3], t[4])
+    (i1, i2, i3, di), (cherenkov, per_photon, spread, dark, constant) = a["inverse"].astype(float), a["constants"]
+    pe = per_photon * (light * (a["anchor"] @ t[3]) + fC * cherenkov) / meta["anchor_MeV"]
+    per, sa2, sb2 = (1 + spread**2) / pe, smear[0] ** 2, smear[1] ** 2 + constant**2
+    v = m2 + per * (g * i1 + dark * i2 / pe) + sb2 * (g * g + m2) + sa2 * g + smear[2] ** 2
+    k3 = m3 + (1 + 3 * spread**2) * (g * i2 + dark * i3 / pe) / pe**2 + 3 * m2 * (per * i1 + sa2 + 2 * sb2 * g)
+    k4 = m4 - 3 * m2**2 + 3 * di * (per * g) ** 2
+    z = (np.array(meta["edges_MeV"])[:, None] / (1 + scale) - g) / np.sqrt(v)
+    moved, widened = (x * p + y * q) / np.sqrt(v), ((x * x * pp + y * y * qq) / 2 + x * y * pq) / v
+    change = moved + z * widened + counts * (k3 / v**1.5 / 6 * (z * z - 1) + k4 / v**2 / 24 * (z**3 - 3 * z))
+    below = counts * (0.5 + 0.5 * np.vectorize(erf)(z / np.sqrt(2)))
+    return np.diff((below - np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * change).sum(axis=1))
+
+
+KINDS: Any = {"harmonic": harmonic, "matrix": matrix, "network": network, "grid": grid, "surrogate": surrogate}
 
 
 if __name__ == "__main__":

@@ -24,11 +24,13 @@ from nuebar.errors import NuebarError
 from nuebar.io.files import atomic_write_bytes, atomic_write_text, write_json
 from nuebar.io.results import versions
 from nuebar.physics.oscillation import PHASE_per_eV2_km_MeV, POTENTIAL_eV2_per_MeV
+from nuebar.physics.scintillator import N_H_GAMMA_MeV
 from nuebar.predict import evaluator
 from nuebar.predict.box import PHYSICAL, PHYSICS, LARGEST_eV2, SMALLEST_SOLAR_eV2
 from nuebar.predict.grid import GridPredictor
 from nuebar.predict.harmonic import HarmonicPredictor, Sums
 from nuebar.predict.matrix import MatrixPredictor
+from nuebar.predict.surrogate import SurrogatePredictor
 
 __all__ = ["EXPORTERS", "Parts", "evaluator_source", "export_predictor"]
 
@@ -104,11 +106,22 @@ def _grid(predictor: GridPredictor) -> Parts:
     return Parts(arrays | {"spectra": predictor.spectra.values}, {"order": predictor.order}, tolerance=1e-9)
 
 
+def _surrogate(predictor: SurrogatePredictor) -> Parts:
+    names = ("stacked", "light", "inverse", "anchor", "constants")
+    about: dict[str, Any] = {"anchor_MeV": N_H_GAMMA_MeV}
+    for name, series in (("solar", predictor.nodes.total.solar), ("atmospheric", predictor.nodes.total.atmospheric)):
+        about[name] = [series.middle, series.half, series.value.shape[-1]]
+    for name, window, size in zip(("kB", "ratio"), predictor.light_windows, predictor.light.shape[2:], strict=True):
+        about[name] = [*window, size]
+    return Parts({n: getattr(predictor, n) for n in names}, about, tolerance=1e-5, defaults=predictor.nominal())
+
+
 EXPORTERS: dict[str, Callable[[Any], Parts]] = {
     "harmonic": _harmonic,
     "matrix": _matrix,
     "network": _network,
     "grid": _grid,
+    "surrogate": _surrogate,
 }
 """Name of a predictor → what goes into its file; a new kind also needs its function in the evaluator."""
 
@@ -138,6 +151,8 @@ def export_predictor(
         raise NuebarError(f"{target}: expected a name that ends in .npz or .json; choose one")
     if predictor.name not in EXPORTERS:
         raise NuebarError(f"export: expected one of {', '.join(EXPORTERS)}, got a {predictor.name!r} predictor")
+    if isinstance(predictor, SurrogatePredictor):
+        predictor = predictor.in_vacuum()  # the file says so: it has no density among its parameters
     source, beside = evaluator_source(predictor.name), target.with_name(EVALUATOR)
     if beside.exists() and beside.read_text(encoding="utf-8") != source:
         raise NuebarError(f"{beside}: expected no other evaluator in the folder; export into a folder of its own")
@@ -196,6 +211,7 @@ def _typical(q: Mapping[str, Any]) -> float:
     """A value inside the first range."""
     low, high = q["ranges"][0]
     value = TYPICAL.get(q["name"])
+    value = q["default"] if value is None else value
     return float(value) if value is not None and low <= value <= high else 0.5 * (low + high)
 
 
@@ -211,7 +227,7 @@ def evaluator_source(kind: str) -> str:
     needed = {"load", "evaluate"} | _called(kind, functions)
     parts: list[str] = []
     for node in tree.body:
-        part = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        part = "\n".join(line for line in lines[node.lineno - 1 : node.end_lineno] if line.strip())
         if isinstance(node, ast.AnnAssign):
             part = f'KINDS: Any = {{"{kind}": {kind}}}'
         if not isinstance(node, ast.FunctionDef) or node.name in needed:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -63,12 +62,10 @@ class RatioBox:
         """Chebyshev nodes in both."""
         return _nodes(*self.kB_g_cm2_GeV, KB_NODES), _nodes(*self.ratio_MeV, RATIO_NODES)
 
-    def scaled(self, kB: Any, ratio: Any) -> tuple[Any, Any]:
-        """Arguments of the Chebyshev polynomials, inside of (-1, 1)."""
-        return tuple(
-            (2.0 * x - low - high) / (WIDER * (high - low))
-            for x, (low, high) in ((kB, self.kB_g_cm2_GeV), (ratio, self.ratio_MeV))
-        )
+    def windows(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Middle and half width of what the polynomials in both cover."""
+        one, two = ((0.5 * (a + b), 0.5 * WIDER * (b - a)) for a, b in (self.kB_g_cm2_GeV, self.ratio_MeV))
+        return one, two
 
 
 @dataclass(frozen=True, eq=False)

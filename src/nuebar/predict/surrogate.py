@@ -147,6 +147,11 @@ class SurrogatePredictor(eqx.Module):
         """Size of the tables in memory."""
         return sum(x.nbytes for x in jax.tree.leaves(self))
 
+    @property
+    def light_windows(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Middle and half width of what the Chebyshev polynomials in kB and in the ratio fC / light yield cover."""
+        return RatioBox.of(self.box).windows()
+
     def nominal(self) -> dict[str, float]:
         """The response of the experiment that it was built for."""
         return dict(zip(RESPONSE, self.reference, strict=True))
@@ -220,7 +225,7 @@ def _shapes(s: SurrogatePredictor, r: Array) -> tuple[Array, Array, Array, Array
     kB, fC, light, a, b, c, scale = (r[k] for k in range(len(RESPONSE)))
     box = RatioBox.of(s.box)
     n_kB, n_ratio = s.light.shape[2:]
-    at_kB, at_ratio = box.scaled(kB, fC / light)
+    at_kB, at_ratio = ((x - middle) / half for x, (middle, half) in zip((kB, fC / light), box.windows(), strict=True))
     in_kB, in_ratio = chebyshev_rows(at_kB, n_kB, 1)[:, 0], chebyshev_rows(at_ratio, n_ratio, 1)[:, 0]
     basis = (in_kB[:, None] * in_ratio).ravel()
     single = s.light.dtype

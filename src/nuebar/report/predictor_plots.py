@@ -18,8 +18,7 @@ from nuebar.errors import NuebarError
 from nuebar.report.plots import BLUE, GREY, LINES, PALE, RED, _array, _figure, _heading, _histogram, _styled
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from nuebar.report.plots import Axes, Figure
 
 __all__ = ["Panel", "network_example", "relative_differences"]
 

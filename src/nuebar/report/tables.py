@@ -23,11 +23,13 @@ __all__ = [
     "correlation_of",
     "correlation_table",
     "fit_table",
+    "minuit_table",
     "nuisance_names",
     "parameter_rows",
     "scale_of",
     "to_latex",
     "to_markdown",
+    "with_error",
 ]
 
 MISSING = "–"
@@ -174,6 +176,90 @@ def parameter_rows(
         rows.append(row)
     used = [j for j in range(len(header)) if j < 3 or any(row[j] for row in rows)]
     return [[row[j] for j in used] for row in rows], [header[j] for j in used]
+
+
+def with_error(name: str, value: float, error: float) -> str:
+    """``value ± error`` of a parameter with two digits of the error and the unit."""
+    scale = scale_of(name)
+    decimals = _decimals([error / scale.factor])
+    text = f"{_number(value / scale.factor, decimals)} ± {_number(error / scale.factor, decimals)}"
+    return f"{text} {scale.text}".strip()
+
+
+def minuit_table(result: FitResult, *, correlations: bool = True) -> str:
+    """The tables that iminuit prints: how the fit ended, every parameter in the order of the fit, correlations.
+
+    Numbers are those of :func:`fit_table`, two digits of the error in the unit of the last column. Empty Minos columns
+    mean that Minos was not run; parameters without an error are fixed.
+
+    Args:
+        result: The fit.
+        correlations: Whether to add the matrix of the parameters of interest and of those that correlate with them
+            (20 % or more), if there is one.
+
+    Returns:
+        Lines joined by newlines, without one at the end.
+
+    Raises:
+        NuebarError: A value is not finite.
+    """
+    if not math.isfinite(result.chi2):
+        raise NuebarError(f"expected a finite chi2 in the fit result, got {result.chi2}; mend the fit first")
+    blocks = [
+        _box(_migrad_cells(result), align="ll", rules=range(3)),
+        _box(_minuit_rows(result), rules=[0], align=_MINUIT),
+    ]
+    names = _correlated(result) if correlations else ()
+    if names:
+        blocks.append(correlation_table(result, names))
+    if result.blinded:
+        blocks = [BLINDED, *blocks, BLINDED]
+    return "\n".join(blocks)
+
+
+_MINUIT = "rlrrrrrrll"
+_CORRELATED = 0.2
+
+
+def _migrad_cells(result: FitResult) -> list[list[str]]:
+    """How the fit ended, in iminuit's words."""
+    edm = f"{result.edm:.3g}" if math.isfinite(result.edm) else MISSING
+    goal = f" (Goal: {result.edm_goal:.2g})" if math.isfinite(result.edm_goal) else ""
+    covariance = np.asarray(result.covariance, dtype=float)
+    known = covariance.size > 0 and bool(np.all(np.isfinite(covariance)))
+    below = math.isfinite(result.edm) and not result.edm > result.edm_goal
+    at = ", ".join(result.at_limit)
+    return [
+        [f"FCN = {result.chi2:.5g}", f"Nfcn = {result.n_calls}, Ngrad = {result.n_gradients}"],
+        [f"EDM = {edm}{goal}", "Below EDM threshold" if below else "ABOVE EDM threshold"],
+        [
+            "Valid Minimum" if result.valid else "INVALID Minimum",
+            f"Parameters AT LIMIT: {at}" if at else "No parameters at limit",
+        ],
+        ["Hesse ok" if known else "Hesse FAILED", "Covariance accurate" if known else "Covariance NOT pos. def."],
+    ]
+
+
+def _minuit_rows(result: FitResult) -> list[list[str]]:
+    header = ["", "Name", "Value", "Hesse Err", "Minos Err-", "Minos Err+", "Limit-", "Limit+", "Fixed", "Unit"]
+    rows = []
+    for k, (name, p) in enumerate(result.parameters.items()):
+        _, value, error, minus, plus, unit = _value_cells(name, p)
+        hesse, fixed = ("", "yes") if p.fixed else (error, "")
+        rows.append([str(k), name, value, hesse, minus, plus, *_limit_cells(name, p.limits), fixed, unit])
+    return [header, *rows]
+
+
+def _correlated(result: FitResult) -> tuple[str, ...]:
+    """Free parameters of interest and those that correlate with them; none where there is no covariance."""
+    if not result.parameter_order or not np.all(np.isfinite(result.covariance)):
+        return ()
+    if not np.all(np.diag(result.covariance) > 0):
+        return ()
+    order, nuisances = result.parameter_order, nuisance_names(result)
+    rho = result.correlation
+    main = [order.index(n) for n in order if n not in nuisances]
+    return tuple(n for k, n in enumerate(order) if k in main or (main and np.abs(rho[main, k]).max() >= _CORRELATED))
 
 
 def correlation_table(result: FitResult, names: Sequence[str] | None = None) -> str:
