@@ -206,7 +206,7 @@ def _arrays(folder, change):
     change(arrays)
     save_file(arrays, folder / "weights.safetensors")
     shapes = {n: {"shape": list(a.shape), "dtype": str(a.dtype)} for n, a in arrays.items()}
-    _edit(folder, lambda d: d.update(arrays=shapes))
+    _edit(folder, lambda d: (d.update(arrays=shapes), d.pop("digest")))
 
 
 FIRST = "network.layers.0.weight"

@@ -99,6 +99,27 @@ def test_header_states_what_iminuit_states():
     assert "at a limit" in invalid
 
 
+def test_the_tables_of_iminuit_list_every_parameter_in_order():
+    parameters = {n: replace(p, limits=(0.0, None)) for n, p in fit_result().parameters.items()}
+    result = fit_result(parameters=parameters, n_gradients=9, edm_goal=1e-5)
+    text = tables.minuit_table(result)
+    for part in ("Nfcn = 143, Ngrad = 9", "Goal: 1e-05", "Below EDM", "No parameters at limit", "Hesse ok", "accurate"):
+        assert part in text
+    rows = [row for row in cells(text) if len(row) == 10][1:]
+    assert [row[1] for row in rows] == list(result.parameters)
+    assert [row[0] for row in rows] == [str(k) for k in range(len(rows))]
+    fixed = {row[1]: row[8] for row in rows}
+    assert [n for n, word in fixed.items() if word == "yes"] == ["dm2_31_eV2"]
+    assert all(row[6] == "0" and row[7] == "" for row in rows)
+    assert max(map(len, text.splitlines())) <= tables.WIDTH
+    assert "sin2_th12" in text.split("┌")[-1]  # the correlations
+    failed = fit_result(covariance=np.full((6, 6), math.nan), valid=False, at_limit=("sin2_th12",), edm=math.nan)
+    text = tables.minuit_table(failed)
+    for part in ("INVALID Minimum", "AT LIMIT: sin2_th12", "Hesse FAILED", "ABOVE EDM"):
+        assert part in text
+    assert "nan" not in text
+
+
 @pytest.mark.parametrize("n", [0, 3, 9, 10, 45])
 def test_every_nuisance_parameter_is_there_once_with_its_pull(n):
     result = fit_result(n)

@@ -114,9 +114,9 @@ class Size:
 
     points: int = 10_000
     checked: int = 20
-    responses: tuple[int, int, int] = (500, 100, 100)
-    oscillations: int = 20
-    cascade_files: int = 5
+    responses: tuple[int, int, int] = (40, 15, 15)
+    oscillations: int = 250
+    cascade_files: int = 50
     grid_accuracy: float = 1e-3
     network_steps: int | None = None
     network_sets: int | None = None
@@ -125,7 +125,9 @@ class Size:
 FULL = Size()
 """The published size: five million spectra, 100 000 steps for each network: hours."""
 
-REDUCED = Size(points=1000, responses=(20, 10, 10), network_steps=1500, network_sets=200_000)
+REDUCED = Size(
+    points=1000, responses=(20, 10, 10), oscillations=20, cascade_files=5, network_steps=1500, network_sets=200_000
+)
 """Minutes: short trainings, fewer test points."""
 
 
