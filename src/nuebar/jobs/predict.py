@@ -215,13 +215,34 @@ def _built(
 ) -> tuple[Any, list[str]]:
     """The predictor, and lines on how it was made; grids and networks are written on the way."""
     if job.kind == "surrogate":
-        return _surrogate(job, experiment, arrays, progress), []
+        return _signed(_surrogate(job, experiment, arrays, progress), job), []
     if job.kind == "matrix":
-        return _matrix(job, experiment, arrays, progress), []
-    harmonic = _harmonic(job, experiment, arrays, progress)
+        return _signed(_matrix(job, experiment, arrays, progress), job), []
+    harmonic = _signed(_harmonic(job, experiment, arrays, progress), job)
     if job.kind == "harmonic":
         return harmonic, []
     return (_grid if job.kind == "grid" else _network)(job, harmonic, out, progress)
+
+
+def _signed(predictor: Any, job: BuildJob) -> Any:
+    """The predictor with the command that makes it again; where the input lies is left out."""
+    words = ["nuebar predict build", job.kind]
+    if job.experiment != "juno":
+        words.append(f"--experiment {Path(job.experiment).name}")
+    words += [f"--{name} FOLDER" for name in ("pairs", "cascades", "inputs", "release") if getattr(job, name)]
+    if job.point is not None:
+        words.append("--kB {:g} --fC {:g} --light-yield {:g}".format(*vars(job.point).values()))
+    standard = BuildJob()
+    named = (
+        ("bins", "--bins"), ("low_MeV", "--from"), ("high_MeV", "--to"), ("window_sigma", "--sigma"),
+        ("recipe", "--recipe"), ("spectra", "--spectra"), ("steps", "--steps"), ("seed", "--seed"),
+    )  # fmt: skip
+    words += [f"{o} {getattr(job, n):g}" if n != "recipe" else f"{o} {job.recipe}" for n, o in named
+              if getattr(job, n) != getattr(standard, n)]  # fmt: skip
+    switches = (("experiment_bins", "--experiment-bins"), ("vacuum", "--vacuum"))
+    words += [option for name, option in switches if getattr(job, name)]
+    words += [] if job.fiducial else ["--no-fiducial"]
+    return replace(predictor, provenance=Provenance({**predictor.provenance, "command": " ".join(words)}))
 
 
 def _check(job: BuildJob) -> None:

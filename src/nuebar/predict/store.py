@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 MODELS = Path(__file__).parents[1] / "models"
-PRETRAINED = ("surrogate", "network")
+PRETRAINED = ("surrogate", "network", "network-plain")
 """Words for the predictors that ship with nuebar, in :data:`MODELS`."""
 
 GRID = "grid.json"
