@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint bench results page pictures clean
+.PHONY: help run test test-all lint bench results predictors page pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,10 +28,20 @@ lint: $(VENV)/.dev  ## style, types
 bench: $(VENV)/.dev  ## speeds, as ratios within one run; writes docs/results
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/simulation.py
+	$(BIN)/python benchmarks/predictors.py
 
 results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RELEASE=folder INPUTS=file)
 	$(BIN)/python benchmarks/truth.py --release "$(RELEASE)" --inputs "$(INPUTS)"
 	$(BIN)/python benchmarks/monte_carlo.py --release "$(RELEASE)"
+
+predictors: $(VENV)/.dev  ## surrogates at the published size (hours; NETWORKS="FOLDER ..." takes trained networks); writes docs/results
+	$(BIN)/nuebar simulate ibd --pairs 10000000 --seed 11 --jobs 2 --out $(OUT)/pairs
+	$(BIN)/nuebar simulate ibd --pairs 10000000 --seed 11 --jobs 2 --cascades --out $(OUT)/cascades
+	$(BIN)/python benchmarks/reference.py --pairs $(OUT)/pairs/ibd --cascades $(OUT)/cascades
+	$(BIN)/python benchmarks/surrogate_choice.py --cascades $(OUT)/cascades
+	$(BIN)/python benchmarks/predictor_fits.py --pairs $(OUT)/pairs/ibd --cascades $(OUT)/cascades $(NETWORKS:%=--network %)
+	$(BIN)/nuebar predict compare --full --pairs $(OUT)/pairs/ibd --cascades $(OUT)/cascades $(NETWORKS:%=--network %) --out $(OUT)/compare
+	cp $(OUT)/compare/compare.json docs/results/predict-compare.json
 
 page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py

@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import simulation_page  # noqa: E402 - a file beside this one
+import predictor_page  # noqa: E402 - files beside this one
+import simulation_page  # noqa: E402
 from simulation_page import signed, table  # noqa: E402
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -32,7 +33,9 @@ HOW = {
     RATES: "make results INPUTS=file.root",
     SPEED: "make bench",
     **simulation_page.HOW,
+    **predictor_page.HOW,
 }
+OTHERS = (simulation_page, predictor_page)
 HEADLINES = (
     "harmonic, ±15σ, vacuum: compiled, one spectrum",
     "harmonic, ±15σ, matter: compiled, one spectrum",
@@ -380,7 +383,7 @@ def page(found, reference):
         (SIX, "Expected errors after six years (Asimov, simulated)", lambda n: six_years(n, reference[SIX])),
         (RATES, "Rates", lambda n: rates(n, reference[RATES])),
         (SPEED, "Speed", speed),
-        *((name, simulation_page.TITLES[name], write) for name, write in simulation_page.SECTIONS.items()),
+        *((name, other.TITLES[name], write) for other in OTHERS for name, write in other.SECTIONS.items()),
     ):
         parts.append(f"## {title}")
         parts.append({FIRST: "Published: arXiv:2511.14593, Nature 654, 343 (2026), normal ordering."}.get(name, ""))

@@ -186,6 +186,92 @@ def fit_spectrum(
     return _fit_spectrum(job, out, pictures=not no_pictures)
 
 
+@fit.command(name="grid")
+def fit_grid(
+    *,
+    out: Path,
+    scan: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    experiment: str = "juno",
+    release: Path | None = None,
+    inputs: Path | None = None,
+    data: str | None = None,
+    asimov: Annotated[bool, Parameter(negative="")] = False,
+    exposure_years: float | None = None,
+    exposure_days: float | None = None,
+    ordering: Literal["normal", "inverted"] = "normal",
+    predictor: str = "harmonic",
+    pairs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    columns: Annotated[Path | None, Parameter(help="TOML file with a column map of the pairs.")] = None,
+    mc_error: Annotated[bool, Parameter(negative="")] = False,
+    statistic: Literal["pearson", "neyman"] = "pearson",
+    fix: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    no_pictures: Annotated[bool, Parameter(negative="")] = False,
+    debug: Debug = False,
+) -> int:
+    """Δχ² on a grid of oscillation and response parameters: a million points in seconds.
+
+    Normalisation and backgrounds are profiled at every point; all other parameters stay at their nominal values.
+
+    Parameters
+    ----------
+    out
+        Output folder: grid.npz, grid.json, profile.csv (first two axes, the others minimised), profile.png.
+    scan
+        Axes as name=low:high:points; the four oscillation parameters around their nominal values by default.
+    experiment
+        Name of a built-in experiment or path of a TOML file.
+    release
+        Folder of JUNO's 2025 public release; its spectrum is the data.
+    inputs
+        ROOT file of JUNO's common inputs 2022, instead of the embedded ones.
+    data
+        A measured spectrum: CSV (low_MeV,high_MeV,counts), UHI JSON, or file.root:key.
+    asimov
+        Scan the expected counts: no data.
+    exposure_years
+        Exposure in years of the experiment's days_per_year.
+    exposure_days
+        Exposure in days.
+    ordering
+        Mass ordering.
+    predictor
+        harmonic, surrogate, or a folder with one made by "nuebar predict build"; response parameters need a surrogate.
+    pairs
+        Files or folders of un-oscillated Monte Carlo pairs, for harmonic.
+    mc_error
+        Add the error from the finite number of Monte Carlo events.
+    statistic
+        Variances from the expectation at the nominal parameters (pearson) or from the data (neyman).
+    fix
+        Normalisations and backgrounds to keep at their nominal value.
+    no_pictures
+        Write no picture.
+    """
+    from nuebar.jobs.fit import FitJob
+    from nuebar.jobs.scan import GridJob, grid_report, run_grid, write_grid
+
+    job = FitJob(
+        experiment=experiment,
+        release=release,
+        inputs=inputs,
+        data=data,
+        asimov=asimov,
+        exposure_years=exposure_years,
+        exposure_days=exposure_days,
+        ordering=ordering,
+        predictor=predictor,
+        pairs=tuple(pairs or ()),
+        columns=columns,
+        mc_error=mc_error,
+        fix=tuple(fix or ()),
+    )
+    outcome = run_grid(GridJob(job, tuple(scan or ()), statistic), _Progress())
+    _say(grid_report(outcome))
+    for path in write_grid(outcome, out, pictures=not no_pictures):
+        log.info("wrote %s", path)
+    return 0
+
+
 @predict.command(name="show")
 def predict_show(
     *,

@@ -127,7 +127,7 @@ def _cascade_files(job: CompareJob) -> list[Path]:
 
 def _key(job: CompareJob, name: str, network: Path | None) -> str:
     """Of everything that a row depends on."""
-    source = _cascade_files(job) if name in FROM_CASCADES else find_files(list(job.pairs))
+    source = _cascade_files(job) if name in FROM_CASCADES else [f for path in job.pairs for f in find_files(path)]
     told: dict[str, Any] = {
         "format": FORMAT,
         "version": __version__,

@@ -21,6 +21,7 @@ import numpy as np
 
 from nuebar.config import Experiment
 from nuebar.errors import NuebarError
+from nuebar.io.event_paths import find_files
 from nuebar.io.files import output_folder
 from nuebar.io.models import load_model
 from nuebar.parameters import OSCILLATION
@@ -299,7 +300,7 @@ class Bench:
         """All pairs, as many as the experiment expects."""
         cores = self.job.experiment.reactor.cores
         pairs = read_pairs(
-            list(self.job.pairs),
+            [f for path in self.job.pairs for f in find_files(path)],
             self.job.edges_MeV,
             column_map=self.job.columns,
             baseline_km=[c.baseline_km for c in cores],
@@ -648,7 +649,8 @@ def _mapped(predictor: Any, density: float, at_once: int = 100) -> Callable[[np.
 
 
 def _on_disk(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.glob("*") if p.is_file())
+    kept = (p for p in folder.glob("*") if p.is_file() and p.name != "training.safetensors")
+    return sum(p.stat().st_size for p in kept)
 
 
 # ---------------------------------------------------------------- what predictors are made with

@@ -124,6 +124,15 @@ def _remarks(outcome: FitOutcome) -> list[str]:
         lines.append("no uncertainty of the signal rate: the experiment's [systematics.signal] is empty")
     if not (e.systematics.energy_scale or e.systematics.nonlinearity):
         lines.append("no uncertainty of the energy scale: the experiment has neither energy_scale nor nonlinearity")
+    light = [p for n, p in outcome.result.parameters.items() if n in ("kB_g_cm2_GeV", "fC", "light_yield_per_MeV")]
+    if light and all(p.fixed for p in light):
+        lines.append("no uncertainty of the detector's response: kB, fC and light yield are fixed (--response FILE)")
+    for n, p in outcome.result.parameters.items():
+        low, high = p.limits
+        if not p.fixed and low is not None and high is not None and p.error > high - low:
+            lines.append(
+                f"{n} is not measured: its error {p.error:.2g} is larger than its range; fix it or give a prior"
+            )
     if outcome.contour is not None:
         d = outcome.contour.delta_chi2
         lowest = min(d[0].min(), d[-1].min(), d[:, 0].min(), d[:, -1].min())

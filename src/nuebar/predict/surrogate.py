@@ -281,7 +281,9 @@ def _below(
     zero, one = moved - counts * skew, widened - 3.0 * counts * kurtosis
     two, three = counts * skew, counts * kurtosis
     rest = zero[:, None, :] + z * (one[:, None, :] + z * (two[:, None, :] + z * three[:, None, :]))
-    return jnp.sum((0.5 + 0.5 * erf(ROOT_HALF * z)) * counts[:, None, :] - density * rest, axis=-1)
+    # Bins are differences of these sums, so they are added with more digits than their terms have.
+    below = (0.5 + 0.5 * erf(ROOT_HALF * z)) * counts[:, None, :] - density * rest
+    return jnp.sum(below, axis=-1, dtype=float)
 
 
 @_below.defjvp
@@ -305,14 +307,14 @@ def _below_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple
     # d/dz of F counts - density rest.
     change = rows(one) + z * (2.0 * rows(two) + 3.0 * z * rows(three))
     slope = density * (rows(counts) + z * rest - change)
-    out = jnp.sum(f * rows(counts) - density * rest, axis=-1)
+    out = jnp.sum(f * rows(counts) - density * rest, axis=-1, dtype=float)
     d_zero = d_moved - d_counts * skew - counts * d_skew
     d_one = d_widened - 3.0 * (d_counts * kurtosis + counts * d_kurtosis)
     d_two, d_three = d_counts * skew + counts * d_skew, d_counts * kurtosis + counts * d_kurtosis
     along = times(slope * z, d_inverse / inverse) - times(slope, inverse * d_mean)
     along += times(f, d_counts) - times(density, d_zero) - times(density * z, d_one)
     along -= times(density * z * z, d_two) + times(density * z * z * z, d_three)
-    return out, along
+    return out, along.astype(out.dtype)
 
 
 def _smeared(s: SurrogatePredictor, rows: Array, r: Array) -> Array:
