@@ -1,8 +1,9 @@
 """Many spectra at once at varying response: the surrogate in single precision, compiled.
 
-The rows of the nodes and the light map are matrix products for a chunk of points. What the response does to them is
-then summed as densities, not as differences of cumulatives: with f = C F - φ (…) the counts below an edge z of a node
-(:mod:`nuebar.predict.surrogate`), a bin of half width h around z holds
+The rows of the nodes and the light map are matrix products, for a few points at a time, so that all of it stays in the
+cache of a core. What the response does to them is then summed as densities, not as differences of cumulatives: with
+f = C F - φ (…) the counts below an edge z of a node (:mod:`nuebar.predict.surrogate`), a bin of half width h around z
+holds
 
     f(z + h) - f(z - h) = 2h (f' + h²/6 f''' + h⁴/120 f⁽⁵⁾ + …),
 
@@ -22,15 +23,17 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.kernels import require_numba
 from nuebar.physics.scintillator import N_H_GAMMA_MeV
-from nuebar.predict.batch import _kernel as basis_kernel
+from nuebar.predict import batch
 from nuebar.predict.box import PHYSICAL, ROUNDING
 from nuebar.predict.response import RESPONSE
 from nuebar.predict.surrogate import ROW_SETS, REACH_sigma, SurrogatePredictor, _shapes
 
 __all__ = ["BatchSurrogate"]
 
-CHUNK = 512  # points whose rows stay in the last cache
+CHUNK = 32768  # points whose response is prepared together
 SEGMENT = 32  # nodes whose series end together
+GROUP = ROW_SETS // 2 * SEGMENT  # rows of a table
+UNROLL = 4  # terms that are added at once
 LANES = 16  # cells that are summed at once
 NEGLIGIBLE = 1e-7  # of the largest counts of a segment: coefficients that single precision cannot see
 WIDEST_sigma = 1.0  # width of a cell: the series in h is then good to 1e-6
@@ -55,21 +58,17 @@ class BatchSurrogate:
             [total.solar.middle, total.solar.half, total.atmospheric.middle, total.atmospheric.half]
         )
         nodes = predictor.inverse.shape[1]
-        self._segments = -(-nodes // SEGMENT)
-        self._groups = _groups(np.asarray(predictor.stacked), nodes, self._segments)
-        padded = self._segments * SEGMENT
-        light = _by_segment(np.asarray(predictor.light).reshape(ROW_SETS, nodes, -1), self._segments)
-        self._light = np.ascontiguousarray(light.reshape(ROW_SETS * padded, -1).T)
-        self._inverse = _by_segment(np.asarray(predictor.inverse)[:, :, None], self._segments).reshape(
-            self._segments, -1
-        )
+        segments = -(-nodes // SEGMENT)
+        rows = _row_groups(np.asarray(predictor.stacked), nodes, segments)
+        light = np.array(predictor.light)
+        light[0, :, 0, 0] += np.asarray(predictor.node_energies)  # energies instead of shifts
+        light = _by_segment(light.reshape(ROW_SETS, nodes, -1), segments)
+        self._rows = _flat_tables(rows)
+        self._light = _flat_tables(list(light.reshape(-1, GROUP, light.shape[-1])))
+        inverse = np.asarray(predictor.inverse)[:, :, None]
+        self._inverse = _by_segment(inverse, segments).reshape(segments, -1)
         self._cells = _cells(predictor)
-        self._chunk = {
-            "basis": np.empty((CHUNK, 1 + sum(self._sizes)), np.float32),
-            "rows": np.empty((CHUNK, ROW_SETS * padded), np.float32),
-            "light": np.empty((CHUNK, ROW_SETS * padded), np.float32),
-        }
-        self._kernels = (basis_kernel(), _kernel())
+        self._kernel = _kernel()
 
     @property
     def edges(self) -> np.ndarray:
@@ -102,26 +101,16 @@ class BatchSurrogate:
         if out.shape != shape or out.dtype != np.float32:
             raise NuebarError(f"expected a float32 buffer of shape {shape}, got {out.dtype} of {out.shape}")
         for start in range(0, len(p), CHUNK):
-            self._fill(p[start : start + CHUNK], out[start : start + CHUNK])
+            rows = p[start : start + CHUNK]
+            in_light, point = self._response(rows[:, -len(RESPONSE) :])
+            self._kernel(
+                rows, *self._sizes, self._scales, *self._rows, in_light, *self._light,
+                point, self._inverse, *self._cells, out[start : start + CHUNK],
+            )  # fmt: skip
         return out
 
-    def _fill(self, p: np.ndarray, out: np.ndarray) -> None:
-        basis, rows, light = (self._chunk[n][: len(p)] for n in ("basis", "rows", "light"))
-        fill, smear = self._kernels
-        physics = len(p[0]) - len(RESPONSE)
-        fill(np.ascontiguousarray(p[:, :physics]), *self._sizes, self._scales, basis)
-        for columns, table in self._groups:
-            np.matmul(basis[:, : len(table)], table, out=rows[:, columns])
-        in_light, point = self._response(p[:, physics:])
-        np.matmul(in_light, self._light, out=light)
-        smear(
-            rows.reshape(len(p), 2, self._segments, -1),
-            light.reshape(len(p), self._segments, -1),
-            self._inverse, point, *self._cells, out,
-        )  # fmt: skip
-
     def _response(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Basis of the light map, and what the widths need: see :func:`_smear`."""
+        """Basis of the light map, and what the widths need: see :func:`_polynomials`."""
         s = self.predictor
         kB, fC, light, a, b, c, scale = r.T
         _, _, n_kB, n_ratio = s.light.shape
@@ -132,8 +121,9 @@ class BatchSurrogate:
         pe = efficiency * (light * (in_kB @ np.asarray(s.anchor)) + fC * cherenkov) / N_H_GAMMA_MeV
         one = np.ones_like(pe)
         columns = [pe, a * a, b * b + constant**2, c * c, 1.0 + scale, charge_sigma**2 * one, dark * one]
-        basis = (in_kB[:, :, None] * in_ratio[:, None, :]).reshape(len(r), -1)
-        return basis.astype(np.float32), np.column_stack(columns).astype(np.float32)
+        basis = np.zeros((len(r), _whole(n_kB * n_ratio)), np.float32)
+        basis[:, : n_kB * n_ratio] = (in_kB[:, :, None] * in_ratio[:, None, :]).reshape(len(r), -1)
+        return basis, np.column_stack(columns).astype(np.float32)
 
     def _check(self, p: np.ndarray) -> None:
         s = self.predictor
@@ -165,25 +155,35 @@ def _by_segment(table: np.ndarray, segments: int) -> np.ndarray:
     return np.ascontiguousarray(wide.reshape(sets, segments, SEGMENT, n).swapaxes(0, 1))
 
 
-def _groups(stacked: np.ndarray, nodes: int, segments: int) -> list[tuple[slice, np.ndarray]]:
-    """Tables of rows that need about equally many terms: columns in the chunk, and the table ``(terms, columns)``.
+def _row_groups(stacked: np.ndarray, nodes: int, segments: int) -> list[np.ndarray]:
+    """Tables of rows that need about equally many terms, each ``(GROUP, terms)``.
 
-    The chunk holds, segment by segment, three sets of the nodes of a segment (counts and excesses), then the same
-    of the other three (products of excesses, which end earlier).
+    Segment by segment, three sets of the nodes of a segment (counts and excesses), then the same of the other three
+    (products of excesses, which end earlier).
     """
     table = stacked.reshape(ROW_SETS, nodes, -1)
     table = np.pad(table, ((0, 0), (0, segments * SEGMENT - nodes), (0, 0)))
     largest = np.abs(table[0]).reshape(segments, -1).max(axis=1)
-    half, groups, start = ROW_SETS // 2, [], 0
-    for family in (table[:half], table[half:]):
+    out = []
+    for family in (table[: ROW_SETS // 2], table[ROW_SETS // 2 :]):
         for k in range(segments):
-            rows = family[:, k * SEGMENT : (k + 1) * SEGMENT].reshape(half * SEGMENT, -1)
+            rows = family[:, k * SEGMENT : (k + 1) * SEGMENT].reshape(GROUP, -1)
             used = np.flatnonzero(np.abs(rows).max(axis=0) > NEGLIGIBLE * largest[k])
-            terms = int(used[-1]) + 1 if used.size else 1
-            columns = slice(start, start + len(rows))
-            groups.append((columns, np.ascontiguousarray(rows[:, :terms].T, dtype=np.float32)))
-            start += len(rows)
-    return groups
+            out.append(rows[:, : int(used[-1]) + 1 if used.size else 1])
+    return out
+
+
+def _whole(terms: int) -> int:
+    """Terms with zeros up to a whole number of steps."""
+    return -(-terms // UNROLL) * UNROLL
+
+
+def _flat_tables(groups: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tables one after the other, term by term; where each begins, and its number of terms."""
+    terms = np.array([_whole(g.shape[1]) for g in groups])
+    padded = [np.pad(g, ((0, 0), (0, n - g.shape[1]))).T.ravel() for g, n in zip(groups, terms, strict=True)]
+    starts = np.concatenate([[0], np.cumsum(GROUP * terms)[:-1]])
+    return np.concatenate(padded).astype(np.float32), starts.astype(np.int64), terms.astype(np.int64)
 
 
 def _cells(s: SurrogatePredictor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32, np.float32]:
@@ -233,16 +233,16 @@ _COMPILED: list[Any] = []
 def _kernel() -> Any:
     if not _COMPILED:
         numba = require_numba()
-        _smear.__globals__["prange"] = numba.prange
         jit = numba.njit(error_model="numpy", fastmath={"contract"}, nogil=True, cache=True)
-        for name in ("_polynomials", "_sum_nodes"):
-            globals()[name] = jit(globals()[name])
-        _COMPILED.append(numba.njit(parallel=True, error_model="numpy", fastmath={"contract"}, cache=True)(_smear))
+        parts = {n: jit(globals()[n]) for n in ("_products", "_polynomials", "_sum_nodes")}
+        globals().update(parts, prange=numba.prange, _basis=jit(batch._fill))
+        _COMPILED.append(numba.njit(parallel=True, error_model="numpy", fastmath={"contract"}, cache=True)(_spectra))
     return _COMPILED[0]
 
 
+_basis = batch._fill
 prange = range
-TOGETHER = 16  # points that share their buffers
+TOGETHER = 16  # points that share their buffers, a multiple of four
 SHAPES = 11
 
 F0, F1, F2, F3, F6, F10, F15 = (np.float32(x) for x in (0, 1, 2, 3, 6, 10, 15))
@@ -259,23 +259,61 @@ TWO = [np.float32(np.log(2.0) ** k / np.prod(np.arange(1.0, k + 1))) for k in ra
 P1, P2, P3, P4, P5, P6 = TWO[1:]
 
 
-def _smear(rows, light, inverse, point, centres, weights, first, width, step, out):  # type: ignore[no-untyped-def]
-    """Counts per bin from rows and light map of every point; see :func:`nuebar.predict.surrogate._shapes`."""
+def _spectra(  # type: ignore[no-untyped-def]
+    p, n_solar, n_atmospheric, scales, row_tables, row_starts, row_terms, in_light, light_tables, light_starts,
+    light_terms, point, inverse, centres, weights, first, width, step, out,
+):  # fmt: skip
+    """Counts per bin of every point; a thread works on a few points at a time."""
     n, bins = out.shape
     segments = inverse.shape[0]
     for block in prange((n + TOGETHER - 1) // TOGETHER):
+        low, high = block * TOGETHER, min(n, (block + 1) * TOGETHER)
+        basis = np.zeros((TOGETHER, (n_solar + n_atmospheric + UNROLL) // UNROLL * UNROLL), np.float32)
+        rows = np.empty((TOGETHER, row_starts.size, GROUP), np.float32)
+        light = np.empty((TOGETHER, segments, ROW_SETS * SEGMENT), np.float32)
         shapes = np.empty((segments, SHAPES * SEGMENT), np.float32)
         sums = np.empty(centres.size, np.float32)
-        for i in range(block * TOGETHER, min(n, (block + 1) * TOGETHER)):
+        _basis(p[low:high], n_solar, n_atmospheric, scales, basis)
+        _products(basis, row_tables, row_starts, row_terms, rows)
+        these = np.zeros((TOGETHER, in_light.shape[1]), np.float32)
+        these[: high - low] = in_light[low:high]
+        halves = light.reshape(TOGETHER, light_starts.size, GROUP)
+        _products(these, light_tables, light_starts, light_terms, halves)
+        for i in range(high - low):
             for k in range(segments):
-                _polynomials(rows[i, 0, k], rows[i, 1, k], light[i, k], inverse[k], point[i], width, shapes[k])
+                _polynomials(
+                    rows[i, k], rows[i, segments + k], light[i, k], inverse[k], point[low + i], width, shapes[k]
+                )
             sums[:] = F0
             _sum_nodes(shapes, centres, weights.size, step, sums)
             for b in range(bins):
                 total = F0
                 for k in range(first[b], first[b + 1]):
                     total += weights[k] * sums[k]
-                out[i, b] = total
+                out[low + i, b] = total
+
+
+def _products(basis, tables, starts, terms, out):  # type: ignore[no-untyped-def]
+    """Tables times the basis values of some points: four points and four terms for every number that is read."""
+    sums = np.empty(4 * GROUP, np.float32)
+    for group in range(starts.size):
+        for i in range(0, basis.shape[0], 4):
+            sums[:] = F0
+            for k in range(0, terms[group], UNROLL):
+                start = starts[group] + k * GROUP
+                table = tables[start : start + UNROLL * GROUP]
+                a0, a1, a2, a3 = basis[i, k], basis[i, k + 1], basis[i, k + 2], basis[i, k + 3]
+                b0, b1, b2, b3 = basis[i + 1, k], basis[i + 1, k + 1], basis[i + 1, k + 2], basis[i + 1, k + 3]
+                c0, c1, c2, c3 = basis[i + 2, k], basis[i + 2, k + 1], basis[i + 2, k + 2], basis[i + 2, k + 3]
+                d0, d1, d2, d3 = basis[i + 3, k], basis[i + 3, k + 1], basis[i + 3, k + 2], basis[i + 3, k + 3]
+                for m in range(GROUP):
+                    t0, t1, t2, t3 = table[m], table[GROUP + m], table[2 * GROUP + m], table[3 * GROUP + m]
+                    sums[m] = sums[m] + a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
+                    sums[GROUP + m] = sums[GROUP + m] + b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
+                    sums[2 * GROUP + m] = sums[2 * GROUP + m] + c0 * t0 + c1 * t1 + c2 * t2 + c3 * t3
+                    sums[3 * GROUP + m] = sums[3 * GROUP + m] + d0 * t0 + d1 * t1 + d2 * t2 + d3 * t3
+            for j in range(4):
+                out[i + j, group, :] = sums[j * GROUP : (j + 1) * GROUP]
 
 
 def _polynomials(rows, products, light, inverse, point, width, shapes):  # type: ignore[no-untyped-def]

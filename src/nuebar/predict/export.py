@@ -113,7 +113,10 @@ def _surrogate(predictor: SurrogatePredictor) -> Parts:
         about[name] = [series.middle, series.half, series.value.shape[-1]]
     for name, window, size in zip(("kB", "ratio"), predictor.light_windows, predictor.light.shape[2:], strict=True):
         about[name] = [*window, size]
-    return Parts({n: getattr(predictor, n) for n in names}, about, tolerance=1e-5, defaults=predictor.nominal())
+    arrays = {n: np.asarray(getattr(predictor, n)) for n in names}
+    arrays["light"] = arrays["light"].astype(float)
+    arrays["light"][0, :, 0, 0] += np.asarray(predictor.node_energies)  # energies instead of shifts
+    return Parts(arrays, about, tolerance=1e-5, defaults=predictor.nominal())
 
 
 EXPORTERS: dict[str, Callable[[Any], Parts]] = {
