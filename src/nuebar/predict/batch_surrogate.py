@@ -60,13 +60,13 @@ class BatchSurrogate:
         nodes = predictor.inverse.shape[1]
         segments = -(-nodes // SEGMENT)
         rows = _row_groups(np.asarray(predictor.stacked), nodes, segments)
-        light = np.array(predictor.light)
-        light[0, :, 0, 0] += np.asarray(predictor.node_energies)  # energies instead of shifts
-        light = _by_segment(light.reshape(ROW_SETS, nodes, -1), segments)
+        light = _by_segment(np.asarray(predictor.light).reshape(ROW_SETS, nodes, -1), segments)
         self._rows = _flat_tables(rows)
         self._light = _flat_tables(list(light.reshape(-1, GROUP, light.shape[-1])))
         inverse = np.asarray(predictor.inverse)[:, :, None]
         self._inverse = _by_segment(inverse, segments).reshape(segments, -1)
+        energies = np.asarray(predictor.node_energies, dtype=np.float64)[None, :, None]
+        self._energies = _by_segment(energies, segments).reshape(segments, -1)
         self._cells = _cells(predictor)
         self._kernel = _kernel()
 
@@ -105,7 +105,7 @@ class BatchSurrogate:
             in_light, point = self._response(rows[:, -len(RESPONSE) :])
             self._kernel(
                 rows, *self._sizes, self._scales, *self._rows, in_light, *self._light,
-                point, self._inverse, *self._cells, out[start : start + CHUNK],
+                point, self._energies, self._inverse, *self._cells, out[start : start + CHUNK],
             )  # fmt: skip
         return out
 
@@ -186,8 +186,10 @@ def _flat_tables(groups: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.n
     return np.concatenate(padded).astype(np.float32), starts.astype(np.int64), terms.astype(np.int64)
 
 
-def _cells(s: SurrogatePredictor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32, np.float32]:
-    """Centres of the cells (padded by some lanes), their weights, the first of each bin, width and step.
+def _cells(
+    s: SurrogatePredictor,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.float32, np.float32]:
+    """Centres of the cells (padded by some lanes) and what single precision leaves of them, their weights, the first of each bin, width and step.
 
     Width 0 stands for Gauss-Legendre points, whose weight is in MeV; the step is 0 where they are not even.
     """
@@ -201,17 +203,18 @@ def _cells(s: SurrogatePredictor) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
         centres = edges[0] + step * (np.arange(parts.sum() + LANES) + 0.5)
         weights, first, width = np.ones(parts.sum()), np.concatenate([[0], np.cumsum(parts)]), step
     else:
-        at, share = np.polynomial.legendre.leggauss(POINTS)
+        at, part = np.polynomial.legendre.leggauss(POINTS)
         cells = np.concatenate(
             [np.linspace(*e, n + 1)[:-1] for e, n in zip(itertools.pairwise(edges), parts, strict=True)]
         )
         size = np.repeat(widths / parts, parts)
         centres = (cells[:, None] + 0.5 * size[:, None] * (1.0 + at)).ravel()
-        weights, first = (0.5 * size[:, None] * share).ravel(), POINTS * np.concatenate([[0], np.cumsum(parts)])
+        weights, first = (0.5 * size[:, None] * part).ravel(), POINTS * np.concatenate([[0], np.cumsum(parts)])
         centres = np.concatenate([centres, centres[-1] + widths[-1] * np.arange(1, LANES + 1)])
         step = width = 0.0
-    single = [x.astype(np.float32) for x in (centres, weights)]
-    return single[0], single[1], first.astype(np.int64), np.float32(width), np.float32(step)
+    single = centres.astype(np.float32)
+    rest, share = (centres - single).astype(np.float32), weights.astype(np.float32)
+    return single, rest, share, first.astype(np.int64), np.float32(width), np.float32(step)
 
 
 def _narrowest(s: SurrogatePredictor) -> float:
@@ -243,7 +246,8 @@ def _kernel() -> Any:
 _basis = batch._fill
 prange = range
 TOGETHER = 16  # points that share their buffers, a multiple of four
-SHAPES = 11
+TASK = 512  # points of a thread before it asks for more
+SHAPES = 10
 
 F0, F1, F2, F3, F6, F10, F15 = (np.float32(x) for x in (0, 1, 2, 3, 6, 10, 15))
 F21, F28, F45, F105, F210, F420 = (np.float32(x) for x in (21, 28, 45, 105, 210, 420))
@@ -261,36 +265,43 @@ P1, P2, P3, P4, P5, P6 = TWO[1:]
 
 def _spectra(  # type: ignore[no-untyped-def]
     p, n_solar, n_atmospheric, scales, row_tables, row_starts, row_terms, in_light, light_tables, light_starts,
-    light_terms, point, inverse, centres, weights, first, width, step, out,
+    light_terms, point, energies, inverse, centres, rest, weights, first, width, step, out,
 ):  # fmt: skip
     """Counts per bin of every point; a thread works on a few points at a time."""
     n, bins = out.shape
     segments = inverse.shape[0]
-    for block in prange((n + TOGETHER - 1) // TOGETHER):
-        low, high = block * TOGETHER, min(n, (block + 1) * TOGETHER)
+    for task in prange((n + TASK - 1) // TASK):
+        # Buffers for all points of a task: fresh memory costs more than what is done with it.
         basis = np.zeros((TOGETHER, (n_solar + n_atmospheric + UNROLL) // UNROLL * UNROLL), np.float32)
+        these = np.zeros((TOGETHER, in_light.shape[1]), np.float32)
         rows = np.empty((TOGETHER, row_starts.size, GROUP), np.float32)
         light = np.empty((TOGETHER, segments, ROW_SETS * SEGMENT), np.float32)
-        shapes = np.empty((segments, SHAPES * SEGMENT), np.float32)
-        sums = np.empty(centres.size, np.float32)
-        _basis(p[low:high], n_solar, n_atmospheric, scales, basis)
-        _products(basis, row_tables, row_starts, row_terms, rows)
-        these = np.zeros((TOGETHER, in_light.shape[1]), np.float32)
-        these[: high - low] = in_light[low:high]
         halves = light.reshape(TOGETHER, light_starts.size, GROUP)
-        _products(these, light_tables, light_starts, light_terms, halves)
-        for i in range(high - low):
-            for k in range(segments):
-                _polynomials(
-                    rows[i, k], rows[i, segments + k], light[i, k], inverse[k], point[low + i], width, shapes[k]
-                )
-            sums[:] = F0
-            _sum_nodes(shapes, centres, weights.size, step, sums)
-            for b in range(bins):
-                total = F0
-                for k in range(first[b], first[b + 1]):
-                    total += weights[k] * sums[k]
-                out[low + i, b] = total
+        shapes = np.empty((segments, SHAPES * SEGMENT), np.float32)
+        means = np.empty((segments, SEGMENT), np.float64)
+        sums = np.empty(centres.size, np.float32)
+        for low in range(task * TASK, min(n, (task + 1) * TASK), TOGETHER):
+            count = min(n - low, TOGETHER)
+            _basis(p[low : low + count], n_solar, n_atmospheric, scales, basis)
+            _products(basis, row_tables, row_starts, row_terms, rows)
+            these[:count] = in_light[low : low + count]
+            _products(these, light_tables, light_starts, light_terms, halves)
+            for i in range(count):
+                up = point[low + i, 4]
+                for k in range(segments):
+                    for m in range(SEGMENT):
+                        means[k, m] = up * (energies[k, m] + light[i, k, m])
+                        light[i, k, m] += energies[k, m]
+                    _polynomials(
+                        rows[i, k], rows[i, segments + k], light[i, k], inverse[k], point[low + i], width, shapes[k]
+                    )
+                sums[:] = F0
+                _sum_nodes(means, shapes, centres, rest, weights.size, step, sums)
+                for b in range(bins):
+                    total = F0
+                    for k in range(first[b], first[b + 1]):
+                        total += weights[k] * sums[k]
+                    out[low + i, b] = total
 
 
 def _products(basis, tables, starts, terms, out):  # type: ignore[no-untyped-def]
@@ -317,7 +328,7 @@ def _products(basis, tables, starts, terms, out):  # type: ignore[no-untyped-def
 
 
 def _polynomials(rows, products, light, inverse, point, width, shapes):  # type: ignore[no-untyped-def]
-    """Mean, 1/σ and nine coefficients in z of every node of a segment."""
+    """1/σ and nine coefficients in z of every node of a segment."""
     pe, a2, b2, c2, up, s2, dark = point[0], point[1], point[2], point[3], point[4], point[5], point[6]
     second, third = F1 + s2, F1 + F3 * s2
     statistics, per_pe, per_up = second / pe, F1 / pe, F1 / up
@@ -347,24 +358,23 @@ def _polynomials(rows, products, light, inverse, point, width, shapes):  # type:
         e5, e6 = three * u + moved * v, four * u + widened * v + counts * w
         e7, e8 = three * v + moved * w, four * v + widened * w + counts * (h4 * h4 * PER_362880)
         size = PER_ROOT_2PI * inv * cell
-        shapes[k] = up * g
-        shapes[SEGMENT + k] = inv
-        shapes[2 * SEGMENT + k] = size * (counts - e2 + F3 * e4 - F15 * e6 + F105 * e8)
-        shapes[3 * SEGMENT + k] = size * (moved - F3 * e3 + F15 * e5 - F105 * e7)
-        shapes[4 * SEGMENT + k] = size * (e2 - F6 * e4 + F45 * e6 - F420 * e8)
-        shapes[5 * SEGMENT + k] = size * (e3 - F10 * e5 + F105 * e7)
-        shapes[6 * SEGMENT + k] = size * (e4 - F15 * e6 + F210 * e8)
-        shapes[7 * SEGMENT + k] = size * (e5 - F21 * e7)
-        shapes[8 * SEGMENT + k] = size * (e6 - F28 * e8)
-        shapes[9 * SEGMENT + k] = size * e7
-        shapes[10 * SEGMENT + k] = size * e8
+        shapes[k] = inv
+        shapes[SEGMENT + k] = size * (counts - e2 + F3 * e4 - F15 * e6 + F105 * e8)
+        shapes[2 * SEGMENT + k] = size * (moved - F3 * e3 + F15 * e5 - F105 * e7)
+        shapes[3 * SEGMENT + k] = size * (e2 - F6 * e4 + F45 * e6 - F420 * e8)
+        shapes[4 * SEGMENT + k] = size * (e3 - F10 * e5 + F105 * e7)
+        shapes[5 * SEGMENT + k] = size * (e4 - F15 * e6 + F210 * e8)
+        shapes[6 * SEGMENT + k] = size * (e5 - F21 * e7)
+        shapes[7 * SEGMENT + k] = size * (e6 - F28 * e8)
+        shapes[8 * SEGMENT + k] = size * e7
+        shapes[9 * SEGMENT + k] = size * e8
 
 
-def _sum_nodes(shapes, centres, cells, step, sums):  # type: ignore[no-untyped-def]
+def _sum_nodes(means, shapes, centres, rest, cells, step, sums):  # type: ignore[no-untyped-def]
     """Add every node to the cells within its reach, some lanes at a time."""
     for segment in range(shapes.shape[0]):
         for j in range(SEGMENT):
-            mean, inv = shapes[segment, j], shapes[segment, SEGMENT + j]
+            mean, inv = means[segment, j], shapes[segment, j]
             reach = REACH / inv
             low, high = mean - reach, mean + reach
             if high < centres[0] or low > centres[cells - 1]:
@@ -374,15 +384,18 @@ def _sum_nodes(shapes, centres, cells, step, sums):  # type: ignore[no-untyped-d
                 stop = min(cells, int((high - centres[0]) / step) + 1)
             else:
                 start, stop = np.searchsorted(centres[:cells], low), np.searchsorted(centres[:cells], high)
-            c0, c1 = shapes[segment, 2 * SEGMENT + j], shapes[segment, 3 * SEGMENT + j]
-            c2, c3 = shapes[segment, 4 * SEGMENT + j], shapes[segment, 5 * SEGMENT + j]
-            c4, c5 = shapes[segment, 6 * SEGMENT + j], shapes[segment, 7 * SEGMENT + j]
-            c6, c7 = shapes[segment, 8 * SEGMENT + j], shapes[segment, 9 * SEGMENT + j]
-            c8 = shapes[segment, 10 * SEGMENT + j]
+            c0, c1 = shapes[segment, SEGMENT + j], shapes[segment, 2 * SEGMENT + j]
+            c2, c3 = shapes[segment, 3 * SEGMENT + j], shapes[segment, 4 * SEGMENT + j]
+            c4, c5 = shapes[segment, 5 * SEGMENT + j], shapes[segment, 6 * SEGMENT + j]
+            c6, c7 = shapes[segment, 7 * SEGMENT + j], shapes[segment, 8 * SEGMENT + j]
+            c8 = shapes[segment, 9 * SEGMENT + j]
             for base in range(start, stop, LANES):
-                at, into = centres[base : base + LANES], sums[base : base + LANES]
+                at, more, into = centres[base : base + LANES], rest[base : base + LANES], sums[base : base + LANES]
+                # Differences of energies fit into single precision, energies do not: events must not move between bins.
+                origin = at[0]
+                away = np.float32(mean - origin)
                 for k in range(LANES):
-                    z = (at[k] - mean) * inv
+                    z = ((at[k] - origin) + (more[k] - away)) * inv
                     q = z * z
                     x = SQUARE_TO_POWER * q
                     x = x if x > LOWEST else LOWEST
