@@ -18,13 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nuebar.config import load_experiment
+from nuebar.config import load_experiment, override
+from nuebar.fit.spectrum_fit import SpectrumFit
 from nuebar.jobs.compare_rows import nominal_response, numpy_network, published_windows
 from nuebar.jobs.ibd import IbdJob, run_ibd
 from nuebar.jobs.record import write_claim
 from nuebar.parameters import OSCILLATION
 from nuebar.physics.oscillation import PHASE_per_eV2_km_MeV
 from nuebar.predict.batch import BatchHarmonic
+from nuebar.predict.batch_surrogate import BatchSurrogate
+from nuebar.predict.box import Provenance
 from nuebar.predict.cascades import Cascades
 from nuebar.predict.compiled import CompiledHarmonic
 from nuebar.predict.folded import fold_pairs
@@ -33,6 +36,8 @@ from nuebar.predict.network import PUBLISHED, PUBLISHED_BOX, EDGES_MeV, paramete
 from nuebar.predict.pairs import read_pairs
 from nuebar.predict.response import LIGHT, RESPONSE
 from nuebar.predict.reweight import ReweightPredictor
+from nuebar.predict.signal import signal_inputs
+from nuebar.predict.spectrum import build_model
 from nuebar.predict.surrogate import build_surrogate
 from run import show, timed
 
@@ -132,6 +137,8 @@ def from_cascades(folder, quick):
     physics = jax.jit(
         lambda p: (surrogate.channels(p)[0], jax.jacfwd(lambda q: surrogate.channels(jnp.append(q, p[4:]))[0])(p[:4]))
     )
+    data = one(jnp.asarray(surrogate.vector(dict(zip(OSCILLATION, rows[0, :4].tolist(), strict=True)))))
+    slope = jax.jit(jax.value_and_grad(lambda p: jnp.sum((surrogate.channels(p)[0] - data) ** 2 / data)))
     out = {
         "cascades": len(cascades),
         "parameters": n,
@@ -139,6 +146,7 @@ def from_cascades(folder, quick):
         "one spectrum, jitted": timed(turning(lambda p: one(p).block_until_ready(), vectors)),
         f"value and Jacobian in {n}": timed(turning(lambda p: jax.block_until_ready(both(p)), vectors)),
         "value and Jacobian in oscillation": timed(turning(lambda p: jax.block_until_ready(physics(p)), vectors)),
+        f"χ² and its gradient in {n}": timed(turning(lambda p: jax.block_until_ready(slope(p)), vectors)),
     }
     spectra = 100_000 if quick else 1_000_000
     start = time.perf_counter()
@@ -151,12 +159,53 @@ def from_cascades(folder, quick):
     error = float(np.abs(buffer[:5] / check - 1)[check > 1e-4 * check.sum(axis=1, keepdims=True)].max())
     out[f"{spectra} spectra at a fixed response, into a reused buffer"] = {**fixed, "tables_s": ready}
     out["worst relative difference of these to the surrogate"] = error
-    for size in (64, 256, 1024):
+    several = BatchSurrogate(surrogate)
+    varied = np.column_stack([p, responses(surrogate, len(p))])
+    quick_check = several(varied[:5])
+    own = timed(lambda: several(varied, buffer), repeat=2, least=0.0)
+    out[f"{spectra} spectra at varying response, into a reused buffer"] = own
+    names = surrogate.parameter_names
+    check = np.array([np.asarray(surrogate.predict(dict(zip(names, q, strict=True)))) for q in varied[:5]])
+    error = float(np.abs(quick_check / check - 1)[check > 1e-4 * check.sum(axis=1, keepdims=True)].max())
+    out["worst relative difference of those to the surrogate"] = error
+    for size in (64,):
         many = jax.jit(jax.vmap(lambda q: surrogate.channels(q)[0]))
         part = jnp.asarray(rows[:size])
         out[f"each at its own response, under vmap of {size}"] = per(
             timed(lambda many=many, part=part: many(part).block_until_ready(), repeat=5), size
         )
+    return out
+
+
+def fits(folder):
+    """A fit of four oscillation parameters and the norm with Hesse, once compiled: the surrogate's response fixed."""
+    cascades = Cascades.load(folder, experiment=JUNO, files=slice(0, 5))
+    total = float(signal_inputs(JUNO, edges=EDGES_MeV).events.sum())
+    built = build_surrogate(
+        cascades.normalised(total), EDGES_MeV, nominal=nominal_response(JUNO), windows=WINDOWS, matter=False
+    )
+    about = {"unoscillated_events": repr(total)}
+    built = replace(built, provenance=Provenance({**built.provenance, **about}))
+    alone = override(
+        JUNO,
+        {
+            "systematics.core": 0.0, "systematics.spent_fuel": 0.0, "systematics.nonequilibrium": 0.0,
+            "systematics.nonlinearity": False, "systematics.resolution": [], "systematics.fission_fractions": {},
+            "systematics.signal": {"flux": 0.02}, "fit.shape_uncertainties": False,
+        },
+    )  # fmt: skip
+    out = {}
+    for name, predictor in (("surrogate", built), ("harmonic", "harmonic")):
+        model, parameters = build_model(alone, predictor=predictor, windows=WINDOWS)
+        tied = [n for n in parameters if n not in (*OSCILLATION, "norm_flux")]
+        parameters = parameters.updated(**{n: {"fixed": True} for n in tied})
+        fit = SpectrumFit.asimov(model, parameters, statistic="pearson")
+        problem = fit.problem()
+        start = {**parameters.nominal(), "sin2_th12": 0.31, "dm2_21_eV2": 7.6e-5}
+        result = fit.run(problem=problem, start=start)
+        assert result.valid, result.reason
+        seconds = timed(lambda fit=fit, problem=problem, start=start: fit.run(problem=problem, start=start))
+        out[name] = {**seconds, "calls": result.n_calls, "gradients": result.n_gradients}
     return out
 
 
@@ -187,6 +236,7 @@ def main():
         for name, measure in (
             ("one spectrum of 400 bins from pairs", lambda: from_pairs(pairs)),
             ("surrogate, vacuum, ±3σ", lambda: from_cascades(cascades, args.quick)),
+            ("four parameters and a norm, with Hesse", lambda: fits(cascades)),
         ):
             numbers[name] = measure()
             show(name, numbers[name])

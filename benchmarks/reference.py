@@ -4,8 +4,8 @@
 
 Two independent pools at one response point must differ by Monte Carlo noise only: χ² per bin with the covariance of
 both, in bins of 100 keV (neighbouring bins of 20 keV are the same events smeared, and their covariance cannot be
-inverted). The pairs of the Monte Carlo, with drawn charges and hard bins, must agree with the analytic spectrum of other
-cascades likewise.
+inverted). The pairs of the Monte Carlo, with drawn charges and hard bins, must agree with the analytic spectrum of
+other cascades likewise.
 """
 
 import argparse

@@ -51,11 +51,11 @@ from nuebar.predict.surrogate import SurrogatePredictor
 __all__ = ["GridScan", "default_axes", "grid_scan", "parse_axes"]
 
 STATISTICS = ("pearson", "neyman")
-CHUNK = 16384  # starting threads costs milliseconds on some machines; a chunk of spectra takes 26 MB
+CHUNK = 8192
 MOST_POINTS = 50_000_000  # 200 MB of results
 NEGLIGIBLE = 1e-6  # of a standard deviation: directions of the table that no χ² sees
 EFFECTIVE_MeV = 3.4  # where oscillations by Δm²21 are largest at 52.5 km, and most events are
-# Relative errors expected of JUNO after six years, arXiv:2204.13249, table 4.
+# Relative errors expected of JUNO after six years, arXiv:2204.13249, table 6.
 SIX_YEARS = {"sin2_th12": 0.005, "sin2_th13": 0.121, "dm2_21_eV2": 0.003, "dm2_31_eV2": 0.002}
 DEFAULT_POINTS = 31  # 0.92 million together; odd, so that the nominal values are among them
 
@@ -374,11 +374,12 @@ class _Varying:
     ) -> Callable[[np.ndarray], np.ndarray]:
         """Whiten every spectrum."""
         factor = _factor(signal, _rebinned(self.batch(nominal).astype(float), self.position)[0])
-        table = (white * factor).T.astype(np.float32)
+        rebin = _rebinned(np.eye(self.fine.shape[1]), self.position)
+        table = (rebin @ (white * factor).T).astype(np.float32)
         data = (white @ target).astype(np.float32)
 
         def chi2(p: np.ndarray) -> np.ndarray:
-            y = _rebinned(self.batch(p, self.fine[: len(p)]), self.position) @ table
+            y = self.batch(p, self.fine[: len(p)]) @ table
             u = data - y
             sums = [np.einsum("ij,ij->i", a, b).astype(float) for a, b in ((u, u), (u, y), (y, y))]
             return _profile_norm(sums[0], sums[1], sums[2], prior)

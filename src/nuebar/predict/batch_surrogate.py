@@ -189,9 +189,10 @@ def _flat_tables(groups: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.n
 def _cells(
     s: SurrogatePredictor,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.float32, np.float32]:
-    """Centres of the cells (padded by some lanes) and what single precision leaves of them, their weights, the first of each bin, width and step.
+    """Cells of the bins: centres and what single precision leaves of them, weights, first of a bin, width, step.
 
-    Width 0 stands for Gauss-Legendre points, whose weight is in MeV; the step is 0 where they are not even.
+    The centres go on for some lanes. Width 0 stands for Gauss-Legendre points, whose weight is in MeV; the step is 0
+    where they are not even.
     """
     edges = s.edges
     widths, finest = np.diff(edges), WIDEST_sigma * _narrowest(s)
@@ -237,7 +238,7 @@ def _kernel() -> Any:
     if not _COMPILED:
         numba = require_numba()
         jit = numba.njit(error_model="numpy", fastmath={"contract"}, nogil=True, cache=True)
-        parts = {n: jit(globals()[n]) for n in ("_products", "_polynomials", "_sum_nodes")}
+        parts = {n: jit(globals()[n]) for n in ("_products", "_polynomials", "_sum_nodes", "_collect")}
         globals().update(parts, prange=numba.prange, _basis=jit(batch._fill))
         _COMPILED.append(numba.njit(parallel=True, error_model="numpy", fastmath={"contract"}, cache=True)(_spectra))
     return _COMPILED[0]
@@ -257,7 +258,7 @@ REACH = np.float32(6.0)  # at 5 σ the lowest bins, which steep neighbours reach
 PER_ROOT_2PI = np.float32(0.3989422804014327)
 # exp(-z²/2) = 2^x: the integer part goes into the exponent, the rest into Taylor's series of 2^y, |y| ≤ 1/2.
 SQUARE_TO_POWER = np.float32(-0.5 / np.log(2.0))
-LOWEST = np.float32(-120.0)
+LOWEST = np.float32(-60.0)  # nothing is left of a node there, and no product becomes subnormal
 SHIFT = np.float32(1.5 * 2**23)  # added and taken away again, it rounds to an integer
 TWO = [np.float32(np.log(2.0) ** k / np.prod(np.arange(1.0, k + 1))) for k in range(7)]
 P1, P2, P3, P4, P5, P6 = TWO[1:]
@@ -268,7 +269,7 @@ def _spectra(  # type: ignore[no-untyped-def]
     light_terms, point, energies, inverse, centres, rest, weights, first, width, step, out,
 ):  # fmt: skip
     """Counts per bin of every point; a thread works on a few points at a time."""
-    n, bins = out.shape
+    n = len(out)
     segments = inverse.shape[0]
     for task in prange((n + TASK - 1) // TASK):
         # Buffers for all points of a task: fresh memory costs more than what is done with it.
@@ -287,21 +288,27 @@ def _spectra(  # type: ignore[no-untyped-def]
             these[:count] = in_light[low : low + count]
             _products(these, light_tables, light_starts, light_terms, halves)
             for i in range(count):
-                up = point[low + i, 4]
                 for k in range(segments):
-                    for m in range(SEGMENT):
-                        means[k, m] = up * (energies[k, m] + light[i, k, m])
-                        light[i, k, m] += energies[k, m]
                     _polynomials(
-                        rows[i, k], rows[i, segments + k], light[i, k], inverse[k], point[low + i], width, shapes[k]
-                    )
+                        rows[i, k], rows[i, segments + k], light[i, k], energies[k], inverse[k], point[low + i],
+                        width, means[k], shapes[k],
+                    )  # fmt: skip
                 sums[:] = F0
                 _sum_nodes(means, shapes, centres, rest, weights.size, step, sums)
-                for b in range(bins):
-                    total = F0
-                    for k in range(first[b], first[b + 1]):
-                        total += weights[k] * sums[k]
-                    out[low + i, b] = total
+                _collect(sums, weights, first, out[low + i])
+
+
+def _collect(sums, weights, first, out):  # type: ignore[no-untyped-def]
+    """Cells of every bin together."""
+    if weights.size == out.size:
+        for b in range(out.size):
+            out[b] = weights[b] * sums[b]
+        return
+    for b in range(out.size):
+        total = F0
+        for k in range(first[b], first[b + 1]):
+            total += weights[k] * sums[k]
+        out[b] = total
 
 
 def _products(basis, tables, starts, terms, out):  # type: ignore[no-untyped-def]
@@ -327,14 +334,19 @@ def _products(basis, tables, starts, terms, out):  # type: ignore[no-untyped-def
                 out[i + j, group, :] = sums[j * GROUP : (j + 1) * GROUP]
 
 
-def _polynomials(rows, products, light, inverse, point, width, shapes):  # type: ignore[no-untyped-def]
-    """1/σ and nine coefficients in z of every node of a segment."""
+def _polynomials(  # type: ignore[no-untyped-def]
+    rows, products, light, energies, inverse, point, width, means, shapes
+):
+    """Mean, 1/σ and nine coefficients in z of every node of a segment."""
     pe, a2, b2, c2, up, s2, dark = point[0], point[1], point[2], point[3], point[4], point[5], point[6]
     second, third = F1 + s2, F1 + F3 * s2
     statistics, per_pe, per_up = second / pe, F1 / pe, F1 / up
     cell = width if width > F0 else F1
     for k in range(SEGMENT):
-        g, m2, m3, m4 = light[k], light[SEGMENT + k], light[2 * SEGMENT + k], light[3 * SEGMENT + k]
+        energy = energies[k] + light[k]
+        means[k] = up * energy
+        g = np.float32(energy)
+        m2, m3, m4 = light[SEGMENT + k], light[2 * SEGMENT + k], light[3 * SEGMENT + k]
         i1, i2, i3, spread = inverse[k], inverse[SEGMENT + k], inverse[2 * SEGMENT + k], inverse[3 * SEGMENT + k]
         slope = statistics * i1 + a2 + F2 * b2 * g
         variance = m2 + statistics * (g * i1 + dark * i2 * per_pe) + b2 * (g * g + m2) + a2 * g + c2
