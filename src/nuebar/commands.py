@@ -397,6 +397,27 @@ def predict_build(
     return 0
 
 
+@predict.command(name="export")
+def predict_export(predictor: str, *, out: Path, debug: Debug = False) -> int:
+    """Write a predictor as one file with an evaluator beside it that needs numpy only.
+
+    Parameters
+    ----------
+    predictor
+        surrogate, network, or a folder made by "nuebar predict build".
+    out
+        The file: .npz or .json; evaluator.py appears in the same folder.
+    debug
+        Show the traceback of an error.
+    """
+    from nuebar.predict.export import export_predictor
+    from nuebar.predict.store import load_predictor, predictor_folder
+
+    for path in export_predictor(load_predictor(predictor_folder(predictor)), out):
+        _say(f"wrote {path}")
+    return 0
+
+
 @predict.command(name="compare")
 def predict_compare(
     *,

@@ -20,6 +20,9 @@ LABELS = {
     "dm2_32_eV2": r"$\Delta m^2_{32}$",
     "dm2_ee_eV2": r"$\Delta m^2_{ee}$",
     "matter_density_g_cm3": r"$\rho$",
+    "kB_g_cm2_GeV": r"$k_B$ [g cm$^{-2}$ GeV$^{-1}$]",
+    "fC": r"$f_C$",
+    "light_yield_per_MeV": r"light yield [MeV$^{-1}$]",
 }
 
 

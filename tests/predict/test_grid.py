@@ -294,9 +294,9 @@ def test_damaged_spectra_are_refused(folder, tmp_path):
     data = bytearray((copy / "spectra.f32").read_bytes())
     data[5000] ^= 1
     (copy / "spectra.f32").write_bytes(data)
-    load_grid(copy)
+    load_grid(copy, verify=False)
     with pytest.raises(NuebarError, match="slab 0 does not match"):
-        load_grid(copy, verify=True)
+        load_grid(copy)
     (copy / "spectra.f32").write_bytes(data[:-4])
     with pytest.raises(NuebarError, match="cut short"):
         load_grid(copy)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nuebar.errors import NuebarError
+from nuebar.io.models import model_digest
 from nuebar.parameters import OSCILLATION
 from nuebar.predict import store
 from nuebar.predict.build import with_mc
@@ -88,9 +89,19 @@ def test_a_surrogate_comes_back_to_rounding_and_then_to_the_bit(surrogate, tmp_p
 def altered(**changes):
     def alter(folder):
         path = folder / "model.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        told = json.loads(path.read_text()) | changes
+        # Signed again: these are descriptions that are wrong, not spoilt on the way.
+        told["digest"] = model_digest((folder / "weights.safetensors").read_bytes(), told)
+        path.write_text(json.dumps(told))
 
     return alter
+
+
+def retold(folder):
+    path = folder / "model.json"
+    told = json.loads(path.read_text())
+    told["windows_eV2"]["solar"][1] *= 2.0  # a wider box than the series cover
+    path.write_text(json.dumps(told))
 
 
 def flipped(folder):
@@ -120,6 +131,7 @@ def fewer_bins(folder):
         (altered(kind="matrix"), "incomplete|arrays"),
         (altered(series={}), "incomplete"),
         (flipped, "altered"),
+        (retold, "altered"),
         (cut, "truncated"),
         (fewer_bins, "expected counts in 29 bins"),
         (lambda folder: (folder / "weights.safetensors").unlink(), "weights"),

@@ -125,6 +125,8 @@ def parse_axes(words: Sequence[str]) -> dict[str, np.ndarray]:
             )
         if name in out:
             raise NuebarError(f"--scan: expected each parameter once, got {name!r} twice")
+        if points > MOST_POINTS:
+            raise NuebarError(f"--scan: expected at most {MOST_POINTS} points, got {points} of {name!r}; take fewer")
         out[name] = np.linspace(low, high, points)
     return out
 

@@ -7,6 +7,7 @@ that does not match the description is refused.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.io.files import atomic_write_bytes, output_folder, read_bytes, read_json, write_json
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "model_digest", "save_model"]
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
@@ -45,7 +46,9 @@ def save_model(
     (out / DESCRIPTION).unlink(missing_ok=True)
     content = save(plain)
     atomic_write_bytes(out / WEIGHTS, content)
-    write_json(out / DESCRIPTION, {"format": FORMAT, **description, "arrays": shapes, "digest": _digest(content)})
+    # As it will be read: JSON knows no tuples.
+    told = json.loads(json.dumps({"format": FORMAT, **description, "arrays": shapes}, allow_nan=False))
+    write_json(out / DESCRIPTION, {**told, "digest": model_digest(content, told)})
     return out / WEIGHTS, out / DESCRIPTION
 
 
@@ -79,13 +82,20 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise NuebarError(f"{weights}: not a safetensors file, or truncated: {error}") from error
     _compare(arrays, description.get("arrays"), weights)
-    if "digest" in description and description["digest"] != _digest(content):
-        raise NuebarError(f"{weights}: does not match the digest in {DESCRIPTION}: altered; copy it or build it again")
+    if "digest" in description and description["digest"] != model_digest(content, description):
+        raise NuebarError(
+            f"{path}: {WEIGHTS} and {DESCRIPTION} do not match their digest: one was altered; copy both anew or "
+            "build the model again"
+        )
     return arrays, description
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def model_digest(content: bytes, description: Mapping[str, Any]) -> str:
+    """Digest of the file of weights and of everything in the description but the digest itself."""
+    told = {k: v for k, v in description.items() if k != "digest"}
+    digest = hashlib.blake2b(content, digest_size=16)
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _compare(arrays: Mapping[str, np.ndarray], expected: Any, path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nuebar.errors import NuebarError
-from nuebar.io.files import atomic_write_bytes, atomic_write_text, write_json
+from nuebar.io.files import atomic_write_bytes, atomic_write_text, output_folder, write_json
 from nuebar.io.results import versions
 from nuebar.physics.oscillation import PHASE_per_eV2_km_MeV, POTENTIAL_eV2_per_MeV
 from nuebar.physics.scintillator import N_H_GAMMA_MeV
@@ -154,6 +154,7 @@ def export_predictor(
         raise NuebarError(f"{target}: expected a name that ends in .npz or .json; choose one")
     if predictor.name not in EXPORTERS:
         raise NuebarError(f"export: expected one of {', '.join(EXPORTERS)}, got a {predictor.name!r} predictor")
+    output_folder(target.parent)
     if isinstance(predictor, SurrogatePredictor):
         predictor = predictor.in_vacuum()  # the file says so: it has no density among its parameters
     source, beside = evaluator_source(predictor.name), target.with_name(EVALUATOR)

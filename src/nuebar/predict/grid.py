@@ -58,6 +58,7 @@ CHUNK = 128
 WORST_PLACES = {1: (0.5,), 2: (0.42, 0.58), 3: (0.38, 0.62)}
 
 Progress = Callable[[str, int, int], None]
+VERIFIED_BYTES = 200_000_000  # read in a second
 
 
 @dataclass(frozen=True)
@@ -598,13 +599,13 @@ def _hash(description: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- loading
 
 
-def load_grid(folder: str | os.PathLike[str], *, order: int | None = None, verify: bool = False) -> GridPredictor:
+def load_grid(folder: str | os.PathLike[str], *, order: int | None = None, verify: bool | None = None) -> GridPredictor:
     """Open a grid; nothing but the description is read before the first spectrum is asked for.
 
     Args:
         folder: As written by :func:`build_grid`.
         order: 1 or 3; the recommended one by default.
-        verify: Read all spectra and compare them with their digests.
+        verify: Read all spectra and compare them with their digests; by default those of grids up to 200 MB.
 
     Raises:
         NuebarError: A file is missing, cut short, of another format or altered.
@@ -636,7 +637,7 @@ def load_grid(folder: str | os.PathLike[str], *, order: int | None = None, verif
     _check_order(chosen)
     shape = (*(a.points for a in axes), flat.size)
     spectra = _mapped(Path(folder) / SPECTRA, shape)
-    if verify:
+    if verify or (verify is None and 4 * math.prod(shape) <= VERIFIED_BYTES):
         rows = spectra.values.reshape(-1, flat.size)
         for k, expected in enumerate(digests):
             if _digest(rows[k * slab : (k + 1) * slab]) != expected:

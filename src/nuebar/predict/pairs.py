@@ -43,6 +43,7 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "y": ("prompt_y_m", "y_m"),
     "z": ("prompt_z_m", "z_m"),
 }
+NEAR = 0.1  # of the fiducial radius
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,6 +294,8 @@ class PairStream:
             bins = np.searchsorted(self.edges_MeV, column["e_rec"], side="right") - 1
             keep = (bins >= 0) & (bins < self.bins)
             if self._radius_m is not None:
+                if not self.total:
+                    self._check_vertex(column)
                 within = column["x"] ** 2 + column["y"] ** 2 + column["z"] ** 2 <= self._radius_m**2
                 self.inside += int(within.sum())
                 keep &= within
@@ -303,6 +306,19 @@ class PairStream:
             yield column["e_nu"][keep].astype(np.float64, copy=False), core[keep], bins[keep].astype(np.int16)
             if progress is not None:
                 progress("pairs", self.total, self.n_rows)
+
+    def _check_vertex(self, column: Mapping[str, np.ndarray]) -> None:
+        """Refuse vertices that all lie near the centre: a wrong unit, which would switch the cut off."""
+        assert self._radius_m is not None
+        radius = np.sqrt(column["x"] ** 2 + column["y"] ** 2 + column["z"] ** 2)
+        if radius.size >= 100 and np.quantile(radius, 0.99) < NEAR * self._radius_m:
+            fail(
+                self.path,
+                self._columns["x"],
+                None,
+                f"expected vertices all over the detector, got 99 % within {np.quantile(radius, 0.99):.3g} m of "
+                f"its centre (cut: {self._radius_m:g} m); check the unit that the column map states, or use no cut",
+            )
 
     def cores(self) -> Cores:
         """The cores, after the last batch."""

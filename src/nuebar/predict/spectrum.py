@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import equinox as eqx
@@ -339,6 +340,11 @@ def _signal(
             raise NuebarError(f"expected a predictor or pairs to build one from, got {predictor!r} and pairs")
         arrays = signal_inputs(experiment, edges=pairs.edges_MeV, **options)
         return from_pairs(word, pairs, experiment, arrays, windows=windows), arrays
+    if word in ("harmonic", "matrix", "surrogate", "network") and (Path(word) / "model.json").is_file():
+        raise NuebarError(
+            f"{word!r} is a predictor by name and a folder here; write ./{word} for the folder, or rename it for the "
+            "predictor"
+        )
     if word in ("harmonic", "matrix"):
         arrays = signal_inputs(experiment, **options)
         if word == "matrix":
