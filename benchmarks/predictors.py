@@ -20,6 +20,7 @@ import numpy as np
 
 from nuebar.config import load_experiment, override
 from nuebar.fit.spectrum_fit import SpectrumFit
+from nuebar.io.event_paths import find_files
 from nuebar.jobs.compare_rows import nominal_response, numpy_network, published_windows
 from nuebar.jobs.ibd import IbdJob, run_ibd
 from nuebar.jobs.record import write_claim
@@ -230,7 +231,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         paths = args.pairs or [simulated(f"{folder}/pairs", 100_000 if args.quick else 1_000_000, False)]
         places = [Path(p) / "ibd" if (Path(p) / "ibd").is_dir() else Path(p) for p in paths]
-        pairs = read_pairs(places, EDGES_MeV, least_per_bin=0)
+        pairs = read_pairs([f for p in places for f in find_files(p)], EDGES_MeV, least_per_bin=0)
         cascades = args.cascades or simulated(f"{folder}/cascades", 500_000 if args.quick else 1_000_000, True)
         numbers = {"load average": os.getloadavg()[0]}
         for name, measure in (
