@@ -76,6 +76,7 @@ def rows_of(comparison):
 # ---------------------------------------------------------------- what comes out
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_predictors(done):
     """The harmonic is exact, the cubic grid as good as planned, the matrix worse than both but no nonsense."""
     rows = rows_of(done[0])
@@ -145,6 +146,7 @@ def test_another_question_is_measured_anew(done, job, monkeypatch, change):
         run_compare(dataclasses.replace(job, **change), done[1])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(done, job, tmp_path, monkeypatch):
     """The row that was finished is kept, the other one is measured."""
     two = dataclasses.replace(job, predictors=("matrix", "harmonic"))

@@ -332,6 +332,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_bits(tmp_path, vacuum, trained):
     """Also across blocks of generated spectra: the batch is found again from the step."""
     path = tmp_path / "state.safetensors"

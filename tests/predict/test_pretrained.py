@@ -85,6 +85,7 @@ def test_it_is_small_and_says_where_it_comes_from(word, juno):
     assert total == pytest.approx(float(signal_inputs(juno).events.sum()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fresh_installation_fits_with_it(juno, surrogate):
     model, parameters = build_model(juno, predictor=surrogate)
     result = SpectrumFit.asimov(model, parameters, statistic="pearson").run()
