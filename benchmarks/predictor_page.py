@@ -7,6 +7,7 @@ from simulation_page import met, signed, table
 
 CASCADES = "--cascades FOLDER"
 HOW = {
+    "predict-networks": "python benchmarks/networks.py FOLDER ...",
     "predict-reference": f"python benchmarks/reference.py --pairs FOLDER {CASCADES}",
     "predict-compare": f"nuebar predict compare --pairs FILES {CASCADES} --full --out FOLDER",
     "predict-regressors": f"python benchmarks/surrogate_choice.py {CASCADES}",
@@ -14,6 +15,7 @@ HOW = {
     "bench-predictors": "python benchmarks/predictors.py",
 }
 TITLES = {
+    "predict-networks": "Trained networks",
     "predict-reference": "The reference itself",
     "predict-compare": "Predictors from one Monte Carlo",
     "predict-regressors": "What carries the response of the detector",
@@ -276,6 +278,41 @@ def speed(n):
     ]
 
 
+def networks(n):
+    lines = [
+        [
+            name,
+            "-".join(map(str, (4, *r["hidden"], 400))) + f", {r['activation']}",
+            f"{r['optimiser']} {r['learning_rate']:g}, {r['decay']}",
+            f"{r['spectra_seen'] / 1e6:.0f} M",
+            duration(r["seconds"]),
+            *[power(r["metrics"][k]) for k in ("relative_median", "relative_90", "relative_99.9")],
+            f"{100 * r['metrics']['within_0.1_percent']:.0f} %",
+            power(r["metrics"]["chi2_median"]),
+        ]
+        for name, r in n["rows"].items()
+    ]
+    header = [
+        "recipe",
+        "network",
+        "optimiser",
+        "spectra",
+        "training",
+        "median",
+        "90 %",
+        "99.9 %",
+        "within 0.1 %",
+        "Δχ²",
+    ]
+    return [
+        "Networks trained on spectra of ten million pairs, one core each; relative errors of bins above 1 % of the highest "
+        "one at parameters that they had not seen. Published: below 0.1 % in the major part of the energy range. A network "
+        "counts as that baseline where most bins are within 0.1 %: with the learning rate of 0.02 kept constant it never "
+        "is, with a falling one it is.",
+        table(header, lines),
+    ]
+
+
 def reference(n):
     pools, drawn, pass_ = n["independent_pools"], n["drawn_pairs"], n["reweighting"]
     lines = [
@@ -316,6 +353,7 @@ def plain(value, aim):
 
 SECTIONS = {
     "predict-reference": reference,
+    "predict-networks": networks,
     "predict-compare": compare,
     "predict-regressors": regressors,
     "fit-predictors": fits,
