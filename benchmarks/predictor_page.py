@@ -306,7 +306,7 @@ def networks(n):
     ]
     return [
         "Networks trained on spectra of ten million pairs, one core each; relative errors of bins above 1 % of the "
-        "highest one at parameters that they had not seen. Published: below 0.1 % in the major part of the energy range. "
+        "highest one at parameters that they had not seen. Published: below 0.1 % in most of the range. "
         "A network counts as that baseline where most bins are within 0.1 %: with the learning rate of 0.02 kept "
         "constant it is not, with a falling one it is.",
         table(header, lines),
