@@ -183,6 +183,7 @@ def network(juno, files, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_a_row(done, job, network, tmp_path):
     """Beside rows that are there; at the exposure of the others; drawn with its truth."""
     out = shutil.copytree(done[1], tmp_path / "out")

@@ -72,6 +72,7 @@ def test_the_same_spectra_as_one_by_one(surrogate, monkeypatch):
     np.testing.assert_array_equal(batch(p[7:9]), out[7:9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edges",
     [np.linspace(1.0, 5.0, 21), np.concatenate([np.arange(1.0, 3.0, 0.02), [3.0, 3.5, 3.51, 5.0]])],
