@@ -463,7 +463,8 @@ def predict_compare(
         Seed of the test points.
     """
     from nuebar.config import load_experiment
-    from nuebar.jobs.compare import FULL, REDUCED, CompareJob, even_edges, run_compare
+    from nuebar.jobs.compare import FULL, REDUCED, CompareJob, run_compare
+    from nuebar.jobs.pairs import even_edges
 
     job = CompareJob(
         load_experiment(experiment),
@@ -473,7 +474,7 @@ def predict_compare(
         predictors=tuple(predictors or ()),
         networks=tuple(network or ()),
         size=FULL if full else REDUCED,
-        edges_MeV=even_edges(low_MeV, high_MeV, bins),
+        edges_MeV=even_edges(bins, low_MeV, high_MeV),
         seed=seed,
     )
     result = run_compare(job, out, _Progress())

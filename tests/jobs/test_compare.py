@@ -14,8 +14,9 @@ import pytest
 from nuebar.errors import NuebarError
 from nuebar.io.files import read_json
 from nuebar.jobs import compare, compare_rows
-from nuebar.jobs.compare import CompareJob, Size, compare_table, even_edges, run_compare, shift_table
+from nuebar.jobs.compare import CompareJob, Size, compare_table, run_compare, shift_table
 from nuebar.jobs.compare_rows import Bench
+from nuebar.jobs.pairs import even_edges
 from nuebar.parameters import OSCILLATION
 from nuebar.predict.accuracy import NORM
 from nuebar.predict.folded import fold_pairs
@@ -240,9 +241,9 @@ def test_which_rows(juno):
     assert not any(n.startswith("network") for n in CompareJob(juno, pairs=("p",), networks=("n",)).rows)
 
 
-@pytest.mark.parametrize("ends", [(8.0, 1.0, 10), (0.8, 8.8, 0), (0.0, 8.0, 10), (0.8, float("nan"), 10)])
+@pytest.mark.parametrize("ends", [(10, 8.0, 1.0), (0, 0.8, 8.8), (10, 0.0, 8.0), (10, 0.8, float("nan"))])
 def test_bins_are_checked(ends):
-    with pytest.raises(NuebarError, match="correct --bins"):
+    with pytest.raises(NuebarError, match="--bins, --from, --to"):
         even_edges(*ends)
 
 

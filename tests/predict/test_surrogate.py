@@ -163,12 +163,12 @@ def test_derivatives_are_those_of_differences(surrogate):
     x = np.asarray(surrogate.vector({**TRUTH, "smear_a": 0.01, "smear_b": 0.005, "smear_c": 0.005}))
     value = jax.jit(lambda q: surrogate.channels(q)[0])
     exact = np.asarray(jax.jit(jax.jacfwd(value))(jnp.asarray(x)))
-    steps = np.array([1e-3, 1e-4, 1e-7, 4e-7, 0.1, 0.02, 300.0, 2e-3, 2e-3, 2e-3, 1e-4])
+    steps = np.array([1e-3, 1e-4, 1e-7, 4e-7, 0.1, 0.02, 300.0, 1e-3, 1e-3, 1e-3, 1e-4])
     for k, h in enumerate(steps):
         up, down = x.copy(), x.copy()
         up[k], down[k] = x[k] + h, x[k] - h
         difference = (np.asarray(value(up)) - np.asarray(value(down))) / (2 * h)
-        np.testing.assert_allclose(exact[:, k], difference, atol=2e-2 * np.abs(exact[:, k]).max())
+        np.testing.assert_allclose(exact[:, k], difference, atol=5e-3 * np.abs(exact[:, k]).max())
 
 
 def test_one_response_as_a_harmonic_predictor(surrogate):

@@ -19,7 +19,6 @@ import numpy as np
 
 from nuebar import __version__
 from nuebar.config import show
-from nuebar.errors import NuebarError
 from nuebar.io.event_paths import find_files
 from nuebar.io.files import atomic_write_text, output_folder, read_json, read_text, write_json
 from nuebar.jobs.compare_rows import FROM_CASCADES, FULL, RECIPES, REDUCED, ROWS, Bench, CompareJob, Size
@@ -36,7 +35,6 @@ __all__ = [
     "Comparison",
     "Size",
     "compare_table",
-    "even_edges",
     "run_compare",
     "shift_table",
 ]
@@ -44,20 +42,6 @@ __all__ = [
 FORMAT = 1  # of a row
 
 Progress = Callable[[str, int, int], None]
-
-
-def even_edges(low_MeV: float, high_MeV: float, bins: int) -> np.ndarray:
-    """Edges of even bins, shape ``(bins + 1,)``.
-
-    Raises:
-        NuebarError: The ends do not rise, or there are no bins.
-    """
-    if not (0 < low_MeV < high_MeV < np.inf and 1 <= bins <= 10_000):
-        raise NuebarError(
-            f"bins of reconstructed energy: expected 1 to 10000 of them between ends above 0 that rise, got {bins} "
-            f"from {low_MeV:g} to {high_MeV:g} MeV; correct --bins, --from or --to"
-        )
-    return np.linspace(low_MeV, high_MeV, bins + 1)
 
 
 @dataclass(frozen=True)

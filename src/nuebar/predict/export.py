@@ -86,9 +86,9 @@ def _matter(predictor: HarmonicPredictor | MatrixPredictor) -> dict[str, float]:
 
 
 def _network(predictor: Any) -> Parts:
-    from nuebar.predict.network import _input_scales  # brings optax, which other kinds do not need
+    from nuebar.predict.network import input_scales  # brings optax, which other kinds do not need
 
-    shift, width = _input_scales(predictor.architecture, predictor.limits)
+    shift, width = input_scales(predictor.architecture, predictor.limits)
     arrays = {"shift": shift, "width": width, "offset": predictor.offset, "scale": predictor.scale}
     for k, layer in enumerate(predictor.network.layers):
         arrays |= {f"weight.{k}": layer.weight, f"bias.{k}": layer.bias}

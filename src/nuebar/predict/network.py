@@ -61,6 +61,7 @@ __all__ = [
     "NetworkPredictor",
     "Recipe",
     "accuracy",
+    "input_scales",
     "load_network",
     "parameter_sets",
     "save_network",
@@ -260,7 +261,7 @@ class NetworkPredictor(eqx.Module):
 
 
 def _counts(predictor: NetworkPredictor, p: Array) -> Array:
-    shift, width = _input_scales(predictor.architecture, predictor.limits)
+    shift, width = input_scales(predictor.architecture, predictor.limits)
     y = predictor.network(((p - shift) / width).astype(jnp.float32)).astype(float)
     return predictor.offset + (y @ predictor.scale if predictor.scale.ndim == 2 else y * predictor.scale)
 
@@ -274,7 +275,7 @@ def _channels(predictor: NetworkPredictor, p: Array) -> Array:
     return _counts(predictor, jnp.asarray(p))[None]
 
 
-def _input_scales(architecture: Architecture, limits: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, np.ndarray]:
+def input_scales(architecture: Architecture, limits: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, np.ndarray]:
     """Shift and width of the inputs."""
     if architecture.inputs == "printed":
         return np.zeros(len(UNITS)), UNITS
@@ -619,7 +620,7 @@ class _Spectra:
         self.bins = _slice(harmonic.edges, np.asarray(edges_MeV))
         self.batch = BatchHarmonic(harmonic, self.bins)
         self.limits = tuple((float(box[n][0]), float(box[n][1])) for n in OSCILLATION)
-        self.shift, self.width = _input_scales(recipe.architecture, self.limits)
+        self.shift, self.width = input_scales(recipe.architecture, self.limits)
 
     def __call__(self, first: int, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and counts of the sets, float32."""

@@ -106,11 +106,11 @@ class Pairs:
 
     def counts(self) -> np.ndarray:
         """Expected un-oscillated counts, shape ``(bins,)``."""
-        return self.scale * np.bincount(self.bin, minlength=self.bins)
+        return self.scale * _filled(self.bin, self.bins)
 
     def errors(self) -> np.ndarray:
         """Monte Carlo standard errors of :meth:`counts`: the root of the number of pairs, scaled."""
-        return self.scale * np.sqrt(np.bincount(self.bin, minlength=self.bins))
+        return self.scale * np.sqrt(_filled(self.bin, self.bins))
 
 
 def read_pairs(
@@ -174,7 +174,7 @@ def read_pairs(
     for array in whole:
         array.resize(n, refcheck=False)  # in place: a copy would double the memory
     e_nu, core, bins = whole
-    stream.check_filled(np.bincount(bins, minlength=stream.bins), least_per_bin)
+    stream.check_filled(_filled(bins, stream.bins), least_per_bin)
     cores = stream.cores()
     for start in range(0, n, SLICE):
         core[start : start + SLICE] = cores.order[core[start : start + SLICE]]
@@ -193,6 +193,14 @@ def read_pairs(
         inside=stream.inside,
         provenance={**stream.provenance, "hash": _hash(*content, *([] if cores.share is None else [cores.share]))},
     )
+
+
+def _filled(bins: np.ndarray, size: int) -> np.ndarray:
+    """Pairs in each bin; piece by piece, since counting makes long integers of them."""
+    filled = np.zeros(size, np.int64)
+    for start in range(0, bins.size, SLICE):
+        filled += np.bincount(bins[start : start + SLICE], minlength=size)
+    return filled
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,6 +81,7 @@ class SurrogatePredictor(eqx.Module):
     Attributes:
         edges_MeV: Bins of reconstructed energy.
         ranges: Limits of the response parameters, in the order of :data:`nuebar.predict.response.RESPONSE`.
+        reference: Their nominal values, for those that are left out.
         provenance: What it was built from.
         nodes: Harmonic predictor of the distribution in reference energy.
         excess: The same weighted with the two excesses and their three products: five times as many rows.
@@ -94,7 +95,6 @@ class SurrogatePredictor(eqx.Module):
         inverse: Moments of the inverse light correction, shape ``(4, nodes)``.
         anchor: Chebyshev coefficients in kB of the light of an n-H capture.
         constants: Cherenkov photons of it at fC = 1; photo-electrons per photon; charge spread; dark counts; constant.
-        unoscillated_reference: Counts without oscillations at the reference response.
     """
 
     edges_MeV: tuple[float, ...] = eqx.field(static=True)
