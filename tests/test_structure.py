@@ -25,10 +25,12 @@ RANKS = {
     "run": 4,
     "simulate": 4,
     "predict": 4,
+    "tune": 4,
     "fit": 5,
     "report": 6,
     "jobs": 7,
     "commands": 8,
+    "commands_tune": 8,
     "cli": 9,
 }
 DOORS = {
@@ -36,9 +38,13 @@ DOORS = {
     "uproot": {"io/root.py"},
     "pyarrow": {"io/parquet.py"},
     "h5py": {"io/hdf5.py"},
-    "matplotlib": {"report/plots.py", "report/simulation_plots.py"},
+    "matplotlib": {"report/plots.py", "report/simulation_plots.py", "report/tuning_release_plots.py"},
+    "corner": {"report/tuning_release_plots.py"},
+    "blackjax": {"stats/sample.py"},
+    "ultranest": {"stats/sample.py"},
+    "optuna": {"tune/search.py"},
     "mplhep": {"report/plots.py"},
-    "cyclopts": {"cli.py", "commands.py"},
+    "cyclopts": {"cli.py", "commands.py", "commands_tune.py"},
     "safetensors": {"io/models.py", "io/arrays.py"},
     "numba": {"kernels.py"},
 }

@@ -339,10 +339,12 @@ class _State:
 
 
 def _make_step(loss: Loss, optimiser: optax.GradientTransformation) -> Callable[..., Any]:
+    knowing = optax.with_extra_args_support(optimiser)  # some schedules look at the loss
+
     def step(constant: Any, weights: Any, state: Any) -> tuple[Any, Any, Array]:
         rest, batch = constant
         value, slope = eqx.filter_value_and_grad(lambda w: loss(eqx.combine(w, rest), batch))(weights)
-        updates, state = optimiser.update(slope, state, weights)
+        updates, state = knowing.update(slope, state, weights, value=value)
         return eqx.apply_updates(weights, updates), state, value
 
     return step

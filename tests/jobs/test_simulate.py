@@ -13,8 +13,8 @@ import pytest
 
 from nuebar.config import override
 from nuebar.errors import NuebarError
+from nuebar.io.calibration import read_calibration
 from nuebar.io.events import EventFile, EventWriter, read_events
-from nuebar.jobs.calibration import read_calibration
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.stream import kinds
 

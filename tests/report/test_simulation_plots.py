@@ -205,7 +205,8 @@ def test_files_of_the_document_are_read(own):
 
 @pytest.mark.slow
 def test_own_detector_and_sources_run(own):
-    from nuebar.jobs.calibration import CalibrationJob, read_calibration, run_calibration
+    from nuebar.io.calibration import read_calibration
+    from nuebar.jobs.calibration import CalibrationJob, run_calibration
     from nuebar.jobs.singles import SinglesJob, run_singles
     from nuebar.simulate.detector import DetectorModel
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nuebar.errors import NuebarError
 from nuebar.io.arrays import load_arrays, save_arrays
-from nuebar.jobs.calibration import CalibrationJob, read_calibration, run_calibration
+from nuebar.io.calibration import read_calibration
+from nuebar.jobs.calibration import CalibrationJob, run_calibration
 from nuebar.run import UnfinishedError
 from nuebar.simulate import calibration as module
 from nuebar.simulate.calibration import CalibrationSet, charges, histogram, load_plan, portions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.io.files import atomic_path
 
-__all__ = ["load_arrays", "save_arrays"]
+__all__ = ["load_arrays", "map_arrays", "save_arrays"]
 
 
 def save_arrays(
@@ -52,19 +52,53 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     Raises:
         NuebarError: There is no such file, or it is not of this kind, or truncated.
     """
+    return _opened(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def map_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a file as read-only views of it: only what is touched is read from the disk.
+
+    Returns:
+        The arrays by name (:class:`numpy.memmap`), and the metadata.
+
+    Raises:
+        NuebarError: As :func:`load_arrays`.
+    """
+    return _opened(path, lambda _: _mapped(path))
+
+
+def _opened(
+    path: str | os.PathLike[str], read: Callable[[Any], dict[str, np.ndarray]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and metadata of a file whose header and size are right."""
     from safetensors import SafetensorError, safe_open
 
     if not os.path.isfile(path):
         raise NuebarError(f"{path}: expected a file, found none; check the path")
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = json.loads((file.metadata() or {}).get("nuebar", "{}"))
+            arrays = read(file)
     except (SafetensorError, ValueError, OSError) as error:
         raise NuebarError(f"{path}: not a safetensors file, or truncated ({error}); make it again") from error
     if not isinstance(metadata, dict):
         raise NuebarError(f"{path}: expected metadata of nuebar, got {type(metadata).__name__}; make the file again")
     return arrays, metadata
+
+
+def _mapped(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    # https://huggingface.co/docs/safetensors (Format): 8 bytes with the length of a JSON header, the header, and the
+    # arrays at offsets that count from its end, little-endian and in C order.
+    whole = np.memmap(path, dtype=np.uint8, mode="r")
+    begin = 8 + int.from_bytes(whole[:8].tobytes(), "little")
+    header = json.loads(whole[8:begin].tobytes())
+    header.pop("__metadata__", None)
+    arrays = {}
+    for name, entry in header.items():
+        code, (first, last) = entry["dtype"], entry["data_offsets"]
+        dtype = np.dtype("?" if code == "BOOL" else f"<{code[0].lower()}{int(code[1:]) // 8}")
+        arrays[name] = whole[begin + first : begin + last].view(dtype).reshape(entry["shape"])
+    return arrays
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""What a calibration knows of the response parameters: means and one covariance, as JSON."""
+"""What a calibration knows of the response parameters: means, one covariance and, if drawn, samples, as JSON."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = ["KIND", "ResponsePosterior", "load_posterior", "save_posterior"]
 
 FORMAT = 1
 KIND = "response posterior"
+MOST_SAMPLES = 2000  # in a file: the percentiles of so many are known to a few per cent of a standard deviation
 SYMMETRY = 1e-6  # of the errors: how well the two halves of the covariance must agree
 
 
@@ -29,12 +30,15 @@ class ResponsePosterior:
         mean: Shape ``(n,)``.
         covariance: Shape ``(n, n)``, symmetric and positive definite.
         provenance: Where it comes from.
+        samples: Draws of the posterior, shape ``(draws, n)``, where they are known; mean and covariance may come of
+            more of them than are kept.
     """
 
     names: tuple[str, ...]
     mean: np.ndarray
     covariance: np.ndarray
     provenance: Mapping[str, str] = field(default_factory=dict)
+    samples: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no Gaussian."""
@@ -62,8 +66,30 @@ class ResponsePosterior:
                 f"response posterior: expected a positive definite covariance, got an eigenvalue of {lowest:.2g} of "
                 "the correlations; check its numbers"
             )
+        object.__setattr__(self, "samples", None if self.samples is None else _checked_samples(self.samples, n))
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", 0.5 * (covariance + covariance.T))
+
+
+def _checked_samples(samples: np.ndarray, n: int) -> np.ndarray:
+    try:
+        values = np.array(samples, float)
+    except (TypeError, ValueError) as error:
+        raise NuebarError(f"response posterior: expected samples as rows of {n} numbers, got {error}") from error
+    if values.ndim != 2 or values.shape[1] != n or not len(values):
+        raise NuebarError(f"response posterior: expected samples of shape (draws, {n}), got {values.shape}")
+    if not np.all(np.isfinite(values)):
+        row = int(np.argwhere(~np.isfinite(values))[0, 0])
+        raise NuebarError(f"response posterior: expected finite samples, got NaN or infinity in row {row}")
+    values.setflags(write=False)
+    return values
+
+
+def _thinned(samples: np.ndarray) -> np.ndarray:
+    """At most :data:`MOST_SAMPLES` rows, evenly spaced, so that no chain is favoured."""
+    if len(samples) <= MOST_SAMPLES:
+        return samples
+    return samples[np.linspace(0, len(samples) - 1, MOST_SAMPLES).round().astype(int)]
 
 
 def save_posterior(path: str | os.PathLike[str], posterior: ResponsePosterior) -> None:
@@ -71,7 +97,7 @@ def save_posterior(path: str | os.PathLike[str], posterior: ResponsePosterior) -
 
     Args:
         path: The JSON file.
-        posterior: What to write.
+        posterior: What to write; of its samples, at most 2000 evenly spaced rows are kept.
     """
     write_json(
         path,
@@ -82,6 +108,7 @@ def save_posterior(path: str | os.PathLike[str], posterior: ResponsePosterior) -
             "mean": posterior.mean.tolist(),
             "covariance": posterior.covariance.tolist(),
             "provenance": dict(posterior.provenance),
+            **({} if posterior.samples is None else {"samples": _thinned(posterior.samples)}),
         },
     )
 
@@ -90,7 +117,7 @@ def load_posterior(path: str | os.PathLike[str]) -> ResponsePosterior:
     """Read a posterior.
 
     Args:
-        path: As written by :func:`save_posterior`.
+        path: As written by :func:`save_posterior`; samples may be missing.
 
     Raises:
         NuebarError: The file is missing, of another kind or format, or holds no Gaussian.
@@ -111,6 +138,6 @@ def load_posterior(path: str | os.PathLike[str]) -> ResponsePosterior:
             f"{path}: expected names, means and rows of a covariance, got {type(error).__name__}: {error}; complete it"
         ) from error
     try:
-        return ResponsePosterior(names, mean, covariance, provenance)
+        return ResponsePosterior(names, mean, covariance, provenance, record.get("samples"))
     except NuebarError as error:
         raise NuebarError(f"{Path(path)}: {error}") from error

@@ -13,7 +13,8 @@ import numpy as np
 from nuebar.config import Experiment
 from nuebar.config_detector import SourceBranch
 from nuebar.errors import NuebarError
-from nuebar.io.arrays import load_arrays, save_arrays
+from nuebar.io.arrays import save_arrays
+from nuebar.io.calibration import read_calibration
 from nuebar.io.event_writer import EventWriter
 from nuebar.io.files import output_folder
 from nuebar.jobs.experiments import described, recalled
@@ -202,22 +203,6 @@ def calibration_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) 
     about = {k: config[k] for k in ("name", "sources", "pe_to_observable", "bins")}
     save_arrays(path, arrays, {"format": 1, "kind": "calibration", **about})
     return {"data_sets": len(work), "events": int(offsets[-1]) * len(pools)}
-
-
-def read_calibration(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """One chunk of calibration data sets.
-
-    Returns:
-        The arrays ``parameters (rows, 3)``, ``data_set``, ``events``, ``first`` and ``offsets`` of the rows,
-        ``counts (rows, sources, bins + 2)`` and ``n_pe (sources, events)``; and the metadata.
-
-    Raises:
-        NuebarError: The file is missing, truncated or of another kind.
-    """
-    arrays, metadata = load_arrays(path)
-    if metadata.get("kind") != "calibration" or metadata.get("format") != 1:
-        raise NuebarError(f"{path}: expected calibration data sets of format 1; simulate them again")
-    return arrays, metadata
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from iminuit import Minuit  # type: ignore[import-untyped]
@@ -32,7 +32,7 @@ from nuebar.stats.gauss_newton import GaussNewtonResult, gauss_newton
 from nuebar.stats.likelihood import Term
 from nuebar.stats.problem import Problem
 
-__all__ = ["GaussNewtonResult", "Interval", "Minimum", "Problem", "gauss_newton", "minimise"]
+__all__ = ["GaussNewtonResult", "Interval", "Minimisable", "Minimum", "Problem", "gauss_newton", "minimise"]
 
 _MIGRAD_EDM_PER_TOL = 0.002
 """Minuit2 stops at an estimated distance of 0.002 · tolerance · errordef (iminuit, `Minuit.tol`)."""
@@ -49,6 +49,36 @@ _LOWEST_EIGENVALUE = 1e-9
 
 _LIMIT_CLOSENESS = 1e-3
 """A value closer to a limit than this part of its standard deviation, or of the allowed range, is on it."""
+
+
+@runtime_checkable
+class Minimisable(Protocol):
+    """What a fit asks of a cost in units of χ²; `Problem` is one, made of residuals.
+
+    A cost without residuals, such as an unbinned likelihood, may bring its own: `curvature` is then its expected
+    information, which is positive, and `descend` any descent that it drives.
+    """
+
+    @property
+    def n_data(self) -> int:
+        """Number of data points and pulls."""
+
+    def value(self, x: ArrayLike) -> float:
+        """The cost at parameters `x`, shape `(n_parameters,)`."""
+
+    def gradient(self, x: ArrayLike) -> np.ndarray:
+        """Its derivatives, shape `(n_parameters,)`."""
+
+    def curvature(self, x: ArrayLike) -> np.ndarray:
+        """A positive approximation of its second derivatives, shape `(n_parameters, n_parameters)`."""
+
+    def hessian(self, x: ArrayLike, free: np.ndarray | None = None) -> np.ndarray:
+        """Its second derivatives, zero for parameters that are not free."""
+
+    def descend(
+        self, start: np.ndarray, lower: np.ndarray, upper: np.ndarray, free: np.ndarray, n_iterations: int, tol: float
+    ) -> GaussNewtonResult:
+        """To the minimum inside limits, as `nuebar.stats.gauss_newton.descend`."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +163,7 @@ class _Setup:
 
 
 def minimise(
-    problem: Problem | Term,
+    problem: Minimisable | Term,
     start: ArrayLike,
     *,
     names: Sequence[str],
@@ -149,7 +179,7 @@ def minimise(
     """Fit: minimise a cost in units of χ² and give the errors.
 
     Args:
-        problem: the cost; a `Term` is wrapped in a `Problem`.
+        problem: the cost; a `Term` is wrapped in a `Problem`, anything else must be `Minimisable`.
         start: parameters to start from, shape `(n_parameters,)`, inside the limits.
         names: the name of each parameter.
         lower: lower limits, shape `(n_parameters,)`, −inf for none.
@@ -169,7 +199,7 @@ def minimise(
         NuebarError: for wrong input, or a cost or gradient that is not finite at the start.
     """
     began = time.perf_counter()
-    problem = problem if isinstance(problem, Problem) else Problem(problem)
+    problem = problem if isinstance(problem, Minimisable) else Problem(problem)
     setup = _checked_setup(start, names, lower, upper, fixed, scales, errors, minos)
     _refuse_bad_start(problem, setup)
     budget = min(_DESCENT_STEPS, max_calls)
@@ -205,7 +235,7 @@ def minimise(
 class _Counted:
     """The problem in units of the scales, with counters: what Minuit is given."""
 
-    def __init__(self, problem: Problem, setup: _Setup, descent: GaussNewtonResult) -> None:
+    def __init__(self, problem: Minimisable, setup: _Setup, descent: GaussNewtonResult) -> None:
         self.problem, self.setup = problem, setup
         n_jacobians = int(descent.n_iterations) + 1
         self.n_calls, self.n_grad_calls = n_jacobians + 1, n_jacobians + 1
@@ -439,7 +469,7 @@ def _checked_setup(
     return _Setup(names, start_, lower_, upper_, free, scales_, tuple(a for a in asked if a not in fixed))
 
 
-def _refuse_bad_start(problem: Problem, setup: _Setup) -> None:
+def _refuse_bad_start(problem: Minimisable, setup: _Setup) -> None:
     cost, gradient = problem.value(setup.start), problem.gradient(setup.start)
     bad = [name for name, slope in zip(setup.names, gradient, strict=True) if not math.isfinite(slope)]
     if not math.isfinite(cost):
