@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from nuebar import __version__
+from nuebar.commands_tune import tune
 
 if TYPE_CHECKING:
     from nuebar.jobs.fit import FitJob
     from nuebar.simulate.quench import Response
 
-__all__ = ["app"]
+__all__ = ["app", "progress_line", "say"]
 
 log = logging.getLogger(__name__)
 EXIT_INVALID_FIT = 3
@@ -35,7 +36,7 @@ fit, predict, simulate, events, config = (
     App(name="events", help="Look into event files, check them, bring them into our format."),
     App(name="config", help="Look at experiments."),
 )
-for sub in (fit, predict, simulate, events, config):
+for sub in (fit, predict, simulate, tune, events, config):
     app.command(sub)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 Point = Annotated[float | None, Parameter(show_default=False)]
@@ -266,7 +267,7 @@ def fit_grid(
         fix=tuple(fix or ()),
     )
     outcome = run_grid(GridJob(job, tuple(scan or ()), statistic), _Progress())
-    _say(grid_report(outcome))
+    say(grid_report(outcome))
     for path in write_grid(outcome, out, pictures=not no_pictures):
         log.info("wrote %s", path)
     return 0
@@ -393,7 +394,7 @@ def predict_build(
         seed=seed,
     )
     for line in build_predictor(job, out, _Progress()):
-        _say(line)
+        say(line)
     return 0
 
 
@@ -414,7 +415,7 @@ def predict_export(predictor: str, *, out: Path, debug: Debug = False) -> int:
     from nuebar.predict.store import load_predictor, predictor_folder
 
     for path in export_predictor(load_predictor(predictor_folder(predictor)), out):
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
     return 0
 
 
@@ -478,7 +479,7 @@ def predict_compare(
         seed=seed,
     )
     result = run_compare(job, out, _Progress())
-    _say(result.text)
+    say(result.text)
     for path in result.files:
         log.info("wrote %s", path)
     return 0
@@ -710,7 +711,7 @@ def events_show(path: Path, *, tree: str | None = None, debug: Debug = False) ->
     """Print format, rows and columns of a Parquet, ROOT or HDF5 file."""
     from nuebar.jobs.events import show_events
 
-    _say(show_events(path, tree))
+    say(show_events(path, tree))
     return 0
 
 
@@ -719,7 +720,7 @@ def events_check(*paths: Path, kind: Kind = "stream", columns: Columns = None, d
     """Read every row of files and say what is wrong, or the range of every column."""
     from nuebar.jobs.events import check_events
 
-    _say(check_events(list(paths), kind, columns, _Progress()))
+    say(check_events(list(paths), kind, columns, _Progress()))
     return 0
 
 
@@ -730,7 +731,7 @@ def events_convert(
     """Copy files into one Parquet file with our names and units."""
     from nuebar.jobs.events import convert_events
 
-    _say(convert_events(list(paths), kind, columns, out, _Progress()))
+    say(convert_events(list(paths), kind, columns, out, _Progress()))
     return 0
 
 
@@ -739,7 +740,7 @@ def config_show(experiment: str = "juno", *, debug: Debug = False) -> int:
     """Print an experiment with every default written out, as TOML."""
     from nuebar.config import load_experiment, show
 
-    _say(show(load_experiment(experiment)).rstrip())
+    say(show(load_experiment(experiment)).rstrip())
     return 0
 
 
@@ -749,7 +750,7 @@ def config_list(*, debug: Debug = False) -> int:
     from nuebar.config import available_experiments, load_experiment
 
     for name in available_experiments():
-        _say(f"{name:14s} {load_experiment(name).title}")
+        say(f"{name:14s} {load_experiment(name).title}")
     return 0
 
 
@@ -818,7 +819,7 @@ def _simulate_calibration(
     if job.response is not None and samples:
         for path in write_point(result, out):
             log.info("wrote %s", path)
-    _say(calibration_report(*branch_rows(job, out), result))
+    say(calibration_report(*branch_rows(job, out), result))
     return 0
 
 
@@ -840,7 +841,7 @@ def _simulate_ibd(
     chosen = load_experiment(experiment)
     truth = oscillation_of(chosen, _changes(oscillation)) if oscillated else None
     result = run_ibd(IbdJob(chosen, pairs, _response(point), truth, cascades, seed), out, **options)
-    _say(files_report(result, "pairs", "pairs"))
+    say(files_report(result, "pairs", "pairs"))
     return 0
 
 
@@ -861,10 +862,10 @@ def _simulate_singles(
 
     job = SinglesJob(load_experiment(experiment), events, pairs, window_ms, _response(point), cascades, seed)
     results = run_singles(job, out, **options)
-    _say(singles_report(job, out))
+    say(singles_report(job, out))
     for result in results:
         what = "accidental pairs" if result.name == "accidentals" else "singles"
-        _say(files_report(result, "pairs" if result.name == "accidentals" else "events", what))
+        say(files_report(result, "pairs" if result.name == "accidentals" else "events", what))
     return 0
 
 
@@ -890,14 +891,20 @@ def _simulate_stream(
     truth = oscillation_of(chosen, _changes(oscillation))
     job = StreamJob(chosen, days, truth, 3600.0 * window_hours, _response(point), cascades, above_MeV, muons, seed)
     result = run_stream(job, out, **options)
-    _say(files_report(result, "events", "events"))
+    say(files_report(result, "events", "events"))
     length = sum((s or {}).get("seconds", 0.0) for s in result.summaries) / 86400
-    _say(f"{length:.4g} days of detector time in windows of {window_hours:g} h")
+    say(f"{length:.4g} days of detector time in windows of {window_hours:g} h")
     return 0
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line on the terminal."""
     sys.stdout.write(text + "\n")
+
+
+def progress_line() -> _Progress:
+    """How far a long work is, on the standard error."""
+    return _Progress()
 
 
 class _Progress:
@@ -927,7 +934,7 @@ def _fit_spectrum(job: FitJob, out: Path | None, *, pictures: bool) -> int:
     if out is not None:
         job = _remember_blinding(job, out)
     outcome = run_fit(job, _Progress())
-    _say(fit_report(outcome))
+    say(fit_report(outcome))
     if out is not None:
         for path in write_fit(outcome, out, pictures=pictures):
             log.info("wrote %s", path)
@@ -963,7 +970,7 @@ def _predict_show(
     from nuebar.jobs.text import rates_table
 
     shown = prediction(experiment, release, inputs, years, days, predictor)
-    _say(rates_table(shown))
+    say(rates_table(shown))
     if out is not None:
         for path in shown.write(out):
             log.info("wrote %s", path)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,13 +37,13 @@ def test_polynomials_are_those_of_numpy(n):
 @pytest.mark.parametrize("wall", [-1.0, 1.0])
 def test_derivatives_at_the_walls_are_those_of_markov(wall):
     """T_k'(±1) = (±1)^(k+1) k²: where cos(k arccos t) gives NaN."""
-    slope = jax.jacfwd(lambda t: chebyshev_polynomials(t, 17))(wall)
+    slope = jax.jit(jax.jacfwd(lambda t: chebyshev_polynomials(t, 17)))(wall)
     k = np.arange(17)
     np.testing.assert_allclose(slope, wall ** (k + 1) * k**2, atol=1e-12)
 
 
 @pytest.mark.parametrize(("d", "order"), [(1, 9), (2, 6), (3, 5), (4, 3)])
-@pytest.mark.parametrize("trailing", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("trailing", [(), (2, 3)])
 def test_polynomials_of_its_degree_are_reproduced(d, order, trailing):
     random = np.random.default_rng(d)
     table = random.normal(size=(order + 1,) * d + trailing)
@@ -59,9 +60,10 @@ def test_polynomials_of_its_degree_are_reproduced(d, order, trailing):
     assert made.order == order
     assert made.n_nodes == (order + 1) ** d
     x = random.uniform(low, high, (20, d))
-    np.testing.assert_allclose(jax.vmap(made)(x), function(x), rtol=0, atol=2e-12)
-    assert made(x[0]).shape == trailing
-    assert made(x[0]).dtype == jnp.float64
+    np.testing.assert_allclose(eqx.filter_jit(jax.vmap(made))(x), function(x), rtol=0, atol=2e-12)
+    got = jax.eval_shape(made, x[0])
+    assert got.shape == trailing
+    assert got.dtype == jnp.float64
 
 
 def test_error_falls_geometrically_with_the_order():
@@ -78,13 +80,17 @@ def test_check_is_the_largest_difference():
 
 def test_derivatives_are_those_of_the_function():
     made = ChebyshevInterpolant.build(many, [-1, -1, -1], [1, 1, 1], 14)
+
+    @jax.jit
+    def derivatives(x):
+        return [(jax.grad(f)(x), jax.hessian(f)(x)) for f in (made, wave)]
+
     for x in ([0.2, -0.4, 0.7], [1.0, -1.0, 1.0], [-1.0, 0.0, 0.0]):
-        x = jnp.array(x)
-        np.testing.assert_allclose(jax.grad(made)(x), jax.grad(wave)(x), atol=1e-8)
-        np.testing.assert_allclose(jax.hessian(made)(x), jax.hessian(wave)(x), atol=1e-6)
-    h = 1e-5
-    steps = [(made(x + h * e) - made(x - h * e)) / (2 * h) for e in np.eye(3)]
-    np.testing.assert_allclose(jax.grad(made)(x), steps, atol=1e-8)
+        got, expected = derivatives(jnp.array(x))
+        np.testing.assert_allclose(got[0], expected[0], atol=1e-8)
+        np.testing.assert_allclose(got[1], expected[1], atol=1e-6)
+        values = jax.jit(jax.vmap(lambda p: made(p)))(np.array(x) + 1e-5 * np.concatenate([np.eye(3), -np.eye(3)]))
+        np.testing.assert_allclose(got[0], (values[:3] - values[3:]) / 2e-5, atol=1e-8)
 
 
 def test_gradient_of_a_table_of_values():
@@ -93,7 +99,8 @@ def test_gradient_of_a_table_of_values():
 
     made = ChebyshevInterpolant.build(jax.vmap(row), [0, 1], [1, 2], 8)
     x = jnp.array([0.3, 1.8])
-    np.testing.assert_allclose(jax.jacrev(made)(x), jax.jacfwd(row)(x), atol=1e-7)
+    got, expected = jax.jit(lambda x: (jax.jacrev(made)(x), jax.jacfwd(row)(x)))(x)
+    np.testing.assert_allclose(got, expected, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +119,7 @@ def test_axes_may_follow_a_posterior(posterior):
     function, made = posterior
     assert made.check(function) < 1e-9
     x = MEAN + np.random.default_rng(1).normal(size=(50, 3)) @ FACTOR.T
-    np.testing.assert_allclose(jax.vmap(made)(x), function(x), atol=1e-9)
+    np.testing.assert_allclose(eqx.filter_jit(jax.vmap(made))(x), function(x), atol=1e-9)
 
 
 def test_inside_is_the_image_of_the_box(posterior):
@@ -125,7 +132,7 @@ def test_inside_is_the_image_of_the_box(posterior):
 def test_it_goes_through_jit_vmap_and_scan(posterior):
     made = posterior[1]
     x = jnp.asarray(MEAN + np.random.default_rng(2).normal(size=(4, 3)) @ FACTOR.T)
-    expected = [float(made(p)) for p in x]
+    expected = eqx.filter_jit(lambda m, p: jnp.stack([m(p[k]) for k in range(4)]))(made, x)
     np.testing.assert_allclose(jax.jit(lambda m, p: jax.vmap(m)(p))(made, x), expected, rtol=1e-12, atol=1e-12)
     scanned = jax.lax.scan(lambda total, p: (total + made(p), made(p)), 0.0, x)
     np.testing.assert_allclose(scanned[1], expected, rtol=1e-12, atol=1e-12)

@@ -118,7 +118,7 @@ def test_chains_at_different_peaks_are_not_valid():
 @pytest.mark.parametrize("method", ["nuts", "nested"])
 def test_same_seed_same_draws(method):
     def run(seed):
-        return sample(peaks(), NAMES, LOWER, UPPER, method=method, n_samples=400, live_points=60, seed=seed, **FIT)
+        return sample(peaks(), NAMES, LOWER, UPPER, method=method, n_samples=400, live_points=150, seed=seed, **FIT)
 
     first, second, other = run(5), run(5), run(6)
     np.testing.assert_array_equal(first.values, second.values)

@@ -459,6 +459,47 @@ def write_release_fit(result: ReleaseFit, out_folder: str | os.PathLike[str]) ->
     return (out / "release-fit.json", *(out / name for name in texts), out / "posterior.json")
 
 
+def draw_release(result: ReleaseFit, out_folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Draw ``corner.png`` and ``curves.png``.
+
+    Args:
+        result: What was found.
+        out_folder: Where the pictures go.
+    """
+    from nuebar.report.plots import save
+    from nuebar.report.tuning_release_plots import release_corner, release_curves
+
+    out = output_folder(out_folder)
+    save(release_corner(result.posterior.samples, list(result.fit.minimum.values)), out / "corner.png")
+    save(release_curves(result.rows, result.curves), out / "curves.png")
+    return out / "corner.png", out / "curves.png"
+
+
+def release_report(result: ReleaseFit) -> str:
+    """The result as text."""
+    fit, posterior = result.fit, result.posterior
+    used = "nine" if result.points == "all" else "six"
+    lines = [
+        f"{used} gamma points, scale {fit.scale}: {fit.minimum.reason}; chi2 {fit.chi2:.2f} for {fit.n_dof} degrees of "
+        f"freedom, p = {fit.p_value:.2g}"
+    ]
+    for k, name in enumerate(PARAMETERS):
+        ends = fit.minimum.minos.get(name)
+        minos = f" (Minos {ends.minus:+.4g} {ends.plus:+.4g})" if ends is not None and ends.valid else ""
+        spread = float(np.sqrt(posterior.covariance[k, k]))
+        lines.append(
+            f"{name}: {fit.minimum.values[k]:.4f} ± {fit.minimum.errors[k]:.4f}{minos}; posterior "
+            f"{posterior.mean[k]:.4f} ± {spread:.4f}"
+        )
+    lines.append(f"light yield fixed at {result.light_yield_per_MeV:g} per MeV: fC belongs to it")
+    if result.unfitted_chi2 is not None:
+        lines.append(f"points not fitted: chi2 {result.unfitted_chi2:.2f}, p = {result.unfitted_p_value:.2g}")
+    for curve in result.curves:
+        told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in curve.summary().items())
+        lines.append(f"{curve.name}: {told}")
+    return "\n".join(lines)
+
+
 def _record(result: ReleaseFit) -> dict[str, Any]:
     p, m = result.posterior, result.fit.minimum
     return {

@@ -96,7 +96,7 @@ def spectra(
 ) -> Figure:
     """Data and expected counts of all sources on logarithmic scales, with (n − μ)/√μ below.
 
-    Points below, each at the mean of its expected events, stand for neighbouring bins merged to 10 expected events or more.
+    Points below stand for neighbouring bins merged to 10 expected events or more, at the mean of these.
 
     Args:
         data: What was measured.

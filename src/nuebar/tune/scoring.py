@@ -112,9 +112,7 @@ class Surrogate:
         cosines = _chebyshev(t, order)[0]
         analysis = _products(cosines, exponents) * np.prod(np.where(exponents > 0, 2.0, 1.0), axis=1) / len(t)
         terms = analysis.T @ rows[: len(t)]
-        return cls(
-            centre, axes, reach, order, middle, terms, exponents, check, rows[len(t) :], limits, len(u)
-        )
+        return cls(centre, axes, reach, order, middle, terms, exponents, check, rows[len(t) :], limits, len(u))
 
     def coefficients(self, weights: np.ndarray) -> np.ndarray:
         """Polynomials of ln L over its value at the centre, shape ``(sets, terms)``; weights ``(sets, entries)``."""
@@ -205,7 +203,7 @@ def batched_fits(
         unbinned: Whether weights are those of knots.
         orders: Degrees of the polynomials to be tried.
         tolerance: Of ln L; the first order within it is taken, else the last one.
-        reach: Half width of the region in standard deviations.
+        reach: Half width of the region in standard deviations; doubled once if a best fit lies beyond.
 
     Raises:
         NuebarError: Weights of another shape or not finite, a source without events, a start outside the box.
@@ -228,24 +226,22 @@ def batched_fits(
         table = table_of(density, sources, unbinned=unbinned)
         centre, axes = _middle(density, table, w, events, start, sources, unbinned)
         flat = w.reshape(len(w), -1)
-        for order in orders:
-            surrogate = Surrogate.build(table, centre, axes, limits, order, reach)
-            coefficients = surrogate.coefficients(flat)
-            error = surrogate.error(flat, coefficients)
-            if error.max() <= tolerance:
+        for width in (reach, 2.0 * reach):  # twice as far where a best fit was beyond
+            surrogate, coefficients, error = _polynomials(table, centre, axes, limits, flat, orders, tolerance, width)
+            u, best, converged = _maximised(surrogate, coefficients)
+            if (np.abs(u) <= width).all():
                 break
-    u, s, converged = _maximised(surrogate, coefficients)
     value, _, hessian = _derivatives(surrogate, coefficients, u)
     positive = np.linalg.eigvalsh(-hessian)[:, 0] > 0
     covariance = np.full((len(w), _N, _N), np.nan)
     covariance[positive] = axes @ np.linalg.inv(-hessian[positive]) @ axes.T
     return BatchFits(
-        best=s,
+        best=best,
         errors=np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)),
         covariance=covariance,
         log_likelihood=flat @ surrogate.middle + value,
-        at_limit=(s <= limits[:, 0]) | (s >= limits[:, 1]),
-        valid=converged & positive & (np.abs(u) <= reach).all(axis=1) & (error <= tolerance),
+        at_limit=(best <= limits[:, 0]) | (best >= limits[:, 1]),
+        valid=converged & positive & (np.abs(u) <= width).all(axis=1) & (error <= tolerance),
         interpolation_error=float(error.max()),
         seconds=time.perf_counter() - began,
         surrogate=surrogate,
@@ -307,6 +303,28 @@ def batched_posteriors(
             level = _values(cubes[i], at[None] / s.reach, s.order)[0] if near else -np.inf
             lower[i] = min(w @ (log_p < level), 1.0)
     return BatchPosteriors(mean, covariance, below, lower, effective)
+
+
+def _polynomials(
+    table: Table,
+    centre: np.ndarray,
+    axes: np.ndarray,
+    limits: np.ndarray,
+    weights: np.ndarray,
+    orders: Sequence[int],
+    tolerance: float,
+    reach: float,
+) -> tuple[Surrogate, np.ndarray, np.ndarray]:
+    """Those of the first order that is good enough, or of the last."""
+    if not orders:
+        raise NuebarError("orders: expected at least one degree, got none; give one like 6")
+    for order in orders:
+        surrogate = Surrogate.build(table, centre, axes, limits, order, reach)
+        coefficients = surrogate.coefficients(weights)
+        error = surrogate.error(weights, coefficients)
+        if error.max() <= tolerance:
+            break
+    return surrogate, coefficients, error
 
 
 # --- around what ----------------------------------------------------------------------------------------------
@@ -406,7 +424,7 @@ def _values(cube: np.ndarray, t: np.ndarray, order: int) -> np.ndarray:
 
 
 def _value(s: Surrogate, coefficients: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """ln L over its value at the centre, one point for each data set, shape ``(sets,)``."""
+    """Height of ln L over its value at the centre, one point for each data set, shape ``(sets,)``."""
     return np.asarray((coefficients * _products(_chebyshev(u / s.reach, s.order)[0], s.exponents)).sum(axis=1))
 
 

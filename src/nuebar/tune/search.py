@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
 FORMAT = 1
+_NAME = "search"  # of the study in its journal
 JOURNAL, STUDY, BEST = "study.journal", "study.json", "best.json"
 PRUNERS = ("median", "halving", "none")
 _VALIDATIONS = 10  # of a trial
@@ -444,19 +445,20 @@ def _opened(
         storage = optuna.storages.JournalStorage(backend)
     except (OSError, ValueError, KeyError) as error:
         raise NuebarError(f"{path}: expected a journal of Optuna, got {error}; choose another folder") from error
-    study = optuna.create_study(
-        storage=storage,
-        study_name="search",
-        direction="minimize",
-        load_if_exists=True,
-        sampler=_sampler(optuna, plan.seed, 0, 0),
-        pruner=_pruner(optuna, pruner, identity),
-    )
-    kept = study.user_attrs.get("identity")
-    if kept is None:
-        study.set_user_attr("identity", identity)
+    options = {
+        "storage": storage,
+        "study_name": _NAME,
+        "sampler": _sampler(optuna, plan.seed, 0, 0),
+        "pruner": _pruner(optuna, pruner, identity),
+    }
+    names = [study.study_name for study in storage.get_all_studies()]
+    if names not in ([], [_NAME]):
+        raise NuebarError(f"{path}: expected a journal of a search, got the study {names[0]!r}; choose another folder")
+    study = optuna.load_study(**options) if names else optuna.create_study(direction="minimize", **options)
+    if "identity" in study.user_attrs:
+        _compare(place, study.user_attrs["identity"], identity)
     else:
-        _compare(place, kept, identity)
+        study.set_user_attr("identity", identity)
     if not study.get_trials(deepcopy=False) and plan.first():
         study.enqueue_trial(plan.first())
 
@@ -464,9 +466,8 @@ def _opened(
         study.sampler = _sampler(optuna, plan.seed, number, 0)
         left = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         if left:  # the process ended during it
-            trial_id = storage.get_trial_id_from_study_id_trial_number(
-                storage.get_study_id_from_name("search"), left[0].number
-            )
+            study_id = storage.get_study_id_from_name(_NAME)
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, left[0].number)
             trial = optuna.trial.Trial(study, trial_id)
         else:
             trial = study.ask()

@@ -7,12 +7,14 @@ what ten million drawn events cost, and its only noise is that of the cascades.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, roots_hermitenorm
 
 from nuebar.config import Experiment
@@ -24,7 +26,6 @@ from nuebar.simulate.pool import CascadePool
 from nuebar.simulate.quench import Response, light_table
 from nuebar.simulate.sources import calibration_pool, check_place, load_sources
 from nuebar.simulate.uniformity import local_light
-from nuebar.tune.density import RESPONSE
 
 __all__ = ["SimulatedSources", "smearing"]
 
@@ -43,7 +44,7 @@ class SimulatedSources:
         gains: Light at the place of each, against the centre.
         bins: Low edge, high edge and number of bins of the observable.
         pe_to_observable: Observable per photo-electron.
-        kernels: Of :func:`smearing`, one for each source.
+        kernel: Of :func:`smearing`.
     """
 
     model: DetectorModel
@@ -103,12 +104,12 @@ class SimulatedSources:
             model, tuple(plan.sources), tuple(found), tuple(gains), tuple(plan.bins), plan.pe_to_observable, kernel
         )
 
-    def light(self, response: Sequence[float]) -> np.ndarray:
+    def light(self, response: ArrayLike) -> np.ndarray:
         """Photons of every deposit code at a response."""
-        return light_table(Response(*(float(x) for x in response)), self.model.scintillation)
+        return light_table(Response(*(float(x) for x in np.asarray(response))), self.model.scintillation)
 
     def counts(
-        self, response: Sequence[float], events: int, sets: int, *, seed: int, words: Sequence[str | int] = ()
+        self, response: ArrayLike, events: int, sets: int, *, seed: int, words: Sequence[str | int] = ()
     ) -> np.ndarray:
         """Histograms of simulated data sets.
 
@@ -128,13 +129,19 @@ class SimulatedSources:
             electronics = self._electronics(gain)
             for k in range(sets):
                 q = charges(
-                    pool.codes, pool.offsets, light, electronics, events, seed=seed, words=("validation", *words, name, k)
+                    pool.codes,
+                    pool.offsets,
+                    light,
+                    electronics,
+                    events,
+                    seed=seed,
+                    words=("validation", *words, name, k),
                 )
                 out[k, s] = histogram(q, self.pe_to_observable, self.bins)[1:-1]
         return out
 
     def charges(
-        self, response: Sequence[float], events: int, *, seed: int, words: Sequence[str | int] = ()
+        self, response: ArrayLike, events: int, *, seed: int, words: Sequence[str | int] = ()
     ) -> dict[str, np.ndarray]:
         """Charges of one data set in photo-electrons: source → float32, shape ``(events,)``."""
         light = self.light(response)
@@ -151,7 +158,7 @@ class SimulatedSources:
             for name, pool, gain in zip(self.sources, self.pools, self.gains, strict=True)
         }
 
-    def expected(self, response: Sequence[float], blocks: int = 1) -> np.ndarray:
+    def expected(self, response: ArrayLike, blocks: int = 1) -> np.ndarray:
         """Probabilities of the bins, averaged over all cascades and integrated over what the electronics do.
 
         Args:
@@ -168,7 +175,7 @@ class SimulatedSources:
             mean_pe = pool.photons(light)
             mean_pe *= self.model.electronics.pe_per_photon * gain
             ends = np.linspace(0, mean_pe.size, blocks + 1).astype(int)
-            for b, (first, last) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+            for b, (first, last) in enumerate(itertools.pairwise(ends.tolist())):
                 out[b, s] = _shared(mean_pe[first:last], grid) @ kernel / (last - first)
         return out
 
@@ -242,11 +249,3 @@ def _shared(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
     left = place.astype(np.intp)
     right = place - left
     return np.bincount(left, 1 - right, n) + np.bincount(left + 1, right, n)
-
-
-def with_pools(simulated: SimulatedSources, pools: Mapping[str, CascadePool]) -> SimulatedSources:
-    """The same detector with other cascades."""
-    return replace(simulated, pools=tuple(pools[name] for name in simulated.sources))
-
-
-assert len(RESPONSE) == len(Response.__dataclass_fields__)

@@ -1,0 +1,605 @@
+"""Figures of studies of a tuning: many fits against their truths, credible regions, and distances of densities.
+
+As in :mod:`nuebar.report.plots`, functions take plain arrays, give a matplotlib ``Figure``, read no file and leave
+matplotlib's settings alone. Parameters are rows of columns, by default those of ``RESPONSE``; several estimators are
+told apart by colour and by marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from nuebar.errors import NuebarError
+from nuebar.report.plots import BLACK, BLUE, GREY, LINES, ORANGE, RED, SKY, _array, _figure, _styled
+from nuebar.report.tuning_plots import source_name
+from nuebar.report.tuning_release_plots import _label
+from nuebar.stats.ranks import LEVELS
+from nuebar.tune.density import RESPONSE
+
+if TYPE_CHECKING:
+    from nuebar.report.plots import Axes, Figure
+
+__all__ = [
+    "Exposures",
+    "bias_histograms",
+    "coverage_curves",
+    "distance_ranges",
+    "exposure_bias",
+    "exposure_spread",
+    "point_biases",
+    "pull_histograms",
+    "rank_histograms",
+]
+
+LEVEL = 0.99
+"""Probability of the bands of histograms and coverage."""
+
+_MARKERS = "osD^vP"
+_BAND, _FAINT = "#e3e3e3", "#f1f1f1"
+_FAR = 5.0  # units of the error, beyond which histograms put everything into the last bin
+
+
+@dataclass(frozen=True, eq=False)
+class Exposures:
+    """Fits of many data sets at several numbers of events.
+
+    Attributes:
+        events: Events of a source in a data set, shape ``(n,)``.
+        bias: Mean or median of value − truth, shape ``(n, parameters)``.
+        bias_error: Its standard error.
+        spread: Standard deviation of the best fits.
+        spread_error: Its standard error.
+        estimated: Typical error that the fits claim.
+    """
+
+    events: ArrayLike
+    bias: ArrayLike
+    bias_error: ArrayLike
+    spread: ArrayLike
+    spread_error: ArrayLike
+    estimated: ArrayLike
+
+    def checked(self, label: str, parameters: int) -> dict[str, np.ndarray]:
+        """The arrays.
+
+        Raises:
+            NuebarError: A shape is wrong or a number is not finite.
+        """
+        found = {name: _array(getattr(self, name), f"{label}, {name}") for name in self.__dataclass_fields__}
+        events = found["events"]
+        if events.ndim != 1 or not events.size or np.any(events <= 0):
+            raise NuebarError(f"{label}: expected numbers of events above 0, got {events.tolist()}; correct them")
+        for name, array in found.items():
+            if name != "events" and array.shape != (events.size, parameters):
+                raise NuebarError(
+                    f"{label}, {name}: expected shape {(events.size, parameters)}, exposures and parameters, got "
+                    f"{array.shape}"
+                )
+        return found
+
+
+# ---------------------------------------------------------------- against the number of events
+
+
+@_styled
+def exposure_spread(
+    studies: Mapping[str, Exposures], truth: ArrayLike, *, names: Sequence[str] = RESPONSE, title: str = ""
+) -> Figure:
+    """Spread of the best fits (points) and the error that they claim (rings) against events, with 1/√N.
+
+    Args:
+        studies: Estimator → its exposures.
+        truth: True values, by which everything is divided; shape ``(parameters,)``.
+        names: Of the parameters.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: There is no study, a shape is wrong, or a number is not finite.
+    """
+    true, found = _truth(truth, names), _studies(studies, names)
+    figure, axes, _ = _row(len(names), 3.5)
+    handles: dict[str, Any] = {}
+    for j, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        scale = 100.0 / abs(true[j])
+        for k, (label, s) in enumerate(found.items()):
+            x, colour = _shifted(s["events"], k, len(found)), LINES[k % len(LINES)]
+            style: dict[str, Any] = {"color": colour, "marker": _MARKERS[k % 6], "linestyle": "none"}
+            y, bar = scale * s["spread"][:, j], scale * s["spread_error"][:, j]
+            handles[f"{label}: spread"] = ax.errorbar(x, y, yerr=bar, markersize=4, **style)
+            ring = ax.plot(x, scale * s["estimated"][:, j], markersize=8, markerfacecolor="none", **style)
+            handles[f"{label}: estimated"] = ring[0]
+        s = next(iter(found.values()))
+        ends = np.array([0.8 * s["events"].min(), 1.25 * s["events"].max()])
+        level = float(np.mean(s["spread"][:, j] * np.sqrt(s["events"])))
+        line = ax.plot(ends, scale * level / np.sqrt(ends), "--", color=GREY, linewidth=1.0, zorder=0)
+        handles[r"$1/\sqrt{N}$"] = line[0]
+        ax.set(xscale="log", yscale="log")
+        _events_axis(ax, s["events"])
+        _plain_ticks(ax)
+        ax.set_title(_short(name), loc="left")
+    axes[0].set_ylabel("Relative to the truth [%]")
+    _finish(figure, handles, title, "Events of each source")
+    return figure
+
+
+@_styled
+def exposure_bias(
+    studies: Mapping[str, Exposures],
+    truth: ArrayLike,
+    *,
+    aims: ArrayLike | None = None,
+    names: Sequence[str] = RESPONSE,
+    title: str = "",
+) -> Figure:
+    """Relative bias with its standard error against the number of events.
+
+    Args:
+        studies: Estimator → its exposures.
+        truth: True values, shape ``(parameters,)``.
+        aims: Largest relative bias aimed at, shape ``(parameters,)``: shaded.
+        names: Of the parameters.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: There is no study, a shape is wrong, or a number is not finite.
+    """
+    true, found = _truth(truth, names), _studies(studies, names)
+    aim = None if aims is None else np.abs(_truth(aims, names))
+    figure, axes, _ = _row(len(names), 3.3)
+    handles: dict[str, Any] = {}
+    for j, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        if aim is not None:
+            patch = ax.axhspan(-100 * aim[j], 100 * aim[j], color="#d9e8f3", linewidth=0, zorder=0)
+            handles["aim"] = patch
+        ax.axhline(0.0, color=GREY, linewidth=0.8)
+        for k, (label, s) in enumerate(found.items()):
+            x, scale = _shifted(s["events"], k, len(found)), 100.0 / true[j]
+            style: dict[str, Any] = {"color": LINES[k % len(LINES)], "marker": _MARKERS[k % 6], "markersize": 4.5}
+            bar = np.abs(scale) * s["bias_error"][:, j]
+            handles[label] = ax.errorbar(x, scale * s["bias"][:, j], yerr=bar, linestyle="none", **style)
+        ax.set(xscale="log")
+        limit = 1.15 * float(np.abs(ax.get_ylim()).max())
+        ax.set_ylim(-limit, limit)
+        _events_axis(ax, next(iter(found.values()))["events"])
+        ax.tick_params(axis="y", labelsize=9)
+        ax.set_title(_short(name), loc="left")
+    axes[0].set_ylabel("Relative bias [%]")
+    _finish(figure, handles, title, "Events of each source")
+    return figure
+
+
+def _studies(studies: Mapping[str, Exposures], names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    if not studies:
+        raise NuebarError("expected at least one study, got none; name one")
+    return {label: study.checked(label, len(names)) for label, study in studies.items()}
+
+
+def _truth(truth: ArrayLike, names: Sequence[str]) -> np.ndarray:
+    true = _array(truth, "truth")
+    if true.shape != (len(names),) or np.any(true == 0):
+        raise NuebarError(f"truth: expected a number other than 0 for each of {', '.join(names)}, got {true.tolist()}")
+    return true
+
+
+def _shifted(events: np.ndarray, k: int, n: int) -> np.ndarray:
+    """Points of several estimators side by side."""
+    return np.asarray(events * 1.10 ** (k - 0.5 * (n - 1)))
+
+
+def _events_axis(ax: Axes, events: np.ndarray) -> None:
+    """A tick at each number of events."""
+    ax.set_xlim(0.75 * events.min(), 1.35 * events.max())
+    ax.set_xticks(events, [f"{n / 1000:g}k" if n >= 1000 else f"{n:g}" for n in events])
+    ax.set_xticks([], minor=True)
+    ax.tick_params(axis="x", labelsize=9)
+
+
+def _plain_ticks(ax: Axes) -> None:
+    """Few plain numbers on a logarithmic axis."""
+    low, high = ax.get_ylim()
+    ticks = [m * 10.0**p for p in range(-6, 6) for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+    if len(ticks) >= 2:
+        ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        ax.set_yticks([], minor=True)
+    ax.tick_params(axis="y", labelsize=9)
+
+
+# ---------------------------------------------------------------- many points
+
+
+@_styled
+def point_biases(
+    parameters: ArrayLike,
+    biases: ArrayLike,
+    *,
+    edge: ArrayLike | None = None,
+    names: Sequence[str] = RESPONSE,
+    title: str = "",
+) -> Figure:
+    """Bias in units of the expected error at many points, against each parameter's own value and as a histogram.
+
+    Args:
+        parameters: True values, shape ``(points, parameters)``.
+        biases: (Value − truth)/error, same shape.
+        edge: Which points lie so near an edge that the box cuts their fits, shape ``(points,)``.
+        names: Of the parameters.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: A shape is wrong or a number is not finite.
+    """
+    at, bias = _array(parameters, "parameters"), _array(biases, "biases")
+    if at.ndim != 2 or at.shape[1] != len(names) or bias.shape != at.shape or len(at) < 2:
+        raise NuebarError(
+            f"point_biases: expected two arrays (points, {len(names)}) with two points or more, got {at.shape} and "
+            f"{bias.shape}"
+        )
+    near = np.zeros(len(at), bool) if edge is None else np.asarray(edge, bool)
+    if near.shape != (len(at),):
+        raise NuebarError(f"edge: expected one word for each of the {len(at)} points, got shape {near.shape}")
+    figure = _figure(2.1 * len(names) + 0.7)
+    grid = figure.subplots(len(names), 2, squeeze=False, width_ratios=(2.6, 1.0), sharey="row")
+    random = np.random.default_rng(0)  # only shifts points sideways, so that they can be seen
+    handles: dict[str, Any] = {}
+    for j, (left, right) in enumerate(grid):
+        values = np.unique(np.round(at[:, j], 10))
+        step = float(np.diff(values).min()) if 1 < values.size <= 60 else 0.0
+        x = at[:, j] + 0.3 * step * random.uniform(-1.0, 1.0, len(at))
+        for which, colour, label in ((~near, BLUE, "inside"), (near, ORANGE, "near an edge")):
+            if which.any():
+                style: dict[str, Any] = {"color": colour, "markersize": 2.6, "alpha": 0.6, "markeredgewidth": 0}
+                handles[label] = left.plot(x[which], bias[which, j], "o", **style)[0]
+        left.axhline(0.0, color=GREY, linewidth=0.8, zorder=0)
+        for one in (-1.0, 1.0):
+            left.axhline(one, color=GREY, linewidth=0.7, linestyle=":", zorder=0)
+        if 1 < values.size <= 60:
+            middle = [float(np.median(bias[np.isclose(at[:, j], v) & ~near, j])) if _any(at, j, v, near) else np.nan
+                      for v in values]  # fmt: skip
+            label = "median, inside"
+            handles[label] = left.plot(values, middle, "_", color=BLACK, markersize=13, markeredgewidth=1.8)[0]
+        limit = max(3.4, 1.1 * float(np.abs(bias[:, j]).max()))
+        left.set(ylim=(-limit, limit), xlabel=_label(names[j]))
+        left.set_ylabel(f"{_short(names[j])}: bias / error", fontsize=10.5)
+        left.tick_params(labelsize=9)
+        _sideways(right, bias[~near, j], bias[near, j], limit)
+    grid[-1][1].set_xlabel("points")
+    _finish(figure, handles, title, "")
+    return figure
+
+
+def _any(at: np.ndarray, j: int, value: float, near: np.ndarray) -> bool:
+    return bool(np.any(np.isclose(at[:, j], value) & ~near))
+
+
+def _sideways(ax: Axes, inside: np.ndarray, near: np.ndarray, limit: float) -> None:
+    """A histogram on its side with the normal distribution of the inner points."""
+    edges = np.linspace(-limit, limit, 2 * int(np.ceil(np.clip(2.5 * limit, 8, 25))) + 1)
+    counts, beside = np.histogram(inside, edges)[0], np.histogram(near, edges)[0]
+    options: dict[str, Any] = {"orientation": "horizontal", "fill": True, "linewidth": 0}
+    ax.stairs(counts + beside, edges, baseline=counts, color=ORANGE, **options)
+    ax.stairs(counts, edges, color=SKY, **options)
+    y = np.linspace(-limit, limit, 201)
+    ax.plot(inside.size * (edges[1] - edges[0]) * stats.norm.pdf(y), y, color=BLACK, linewidth=1.0)
+    ax.set_xlim(0, None)
+    ax.tick_params(labelsize=9)
+    if inside.size:
+        width = f", width {inside.std(ddof=1):.2f}" if inside.size > 1 else ""
+        ax.set_title(f"mean {_signed(inside.mean())}{width}", fontsize=8.5, loc="left", pad=3)
+
+
+@_styled
+def bias_histograms(
+    biases: Mapping[str, ArrayLike],
+    *,
+    edge: ArrayLike | None = None,
+    names: Sequence[str] = RESPONSE,
+    unit: str = "σ at 10 000 events",
+    title: str = "",
+) -> Figure:
+    """Bias of fits to expected spectra without noise: the density's own share of a bias.
+
+    Args:
+        biases: Estimator → bias, shape ``(points, parameters)``.
+        edge: Which points are near an edge: drawn beside, open; shape ``(points,)``.
+        names: Of the parameters.
+        unit: Of the biases.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: There is nothing to draw, a shape is wrong, or a number is not finite.
+    """
+    found = _tables(biases, len(names), "biases")
+    figure, axes, _ = _row(len(names), 3.2)
+    handles: dict[str, Any] = {}
+    for j, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        every = np.abs(np.concatenate([table[:, j] for table in found.values()]))
+        limit = max(1.05 * float(every.max()), 1e-12)
+        edges = np.linspace(-limit, limit, 31)
+        words = []
+        for k, (label, table) in enumerate(found.items()):
+            near = np.zeros(len(table), bool) if edge is None else np.asarray(edge, bool)
+            if near.shape != (len(table),):
+                raise NuebarError(f"edge: expected one word for each of the {len(table)} points, got {near.shape}")
+            colour = LINES[k % len(LINES)]
+            style: dict[str, Any] = {"color": colour, "linewidth": 1.3, "linestyle": ("-", "--", ":")[k % 3]}
+            handles[label] = ax.stairs(np.histogram(table[~near, j], edges)[0], edges, **style)
+            if near.any():
+                beside = ax.stairs(np.histogram(table[near, j], edges)[0], edges, fill=True, color=colour, alpha=0.25)
+                handles[f"{label}, near an edge"] = beside
+            words.append((f"rms {np.sqrt(np.mean(table[~near, j] ** 2)):.2g}" if (~near).any() else "", colour))
+        _words(ax, words)
+        ax.axvline(0.0, color=GREY, linewidth=0.8, zorder=0)
+        ax.tick_params(labelsize=9)
+        ax.locator_params(axis="x", nbins=5)
+        ax.set_title(_short(name), loc="left")
+    axes[0].set_ylabel("Points")
+    _finish(figure, handles, title, f"Bias [{unit}]")
+    return figure
+
+
+# ---------------------------------------------------------------- calibration of the posteriors
+
+
+@_styled
+def rank_histograms(
+    ranks: Mapping[str, ArrayLike],
+    *,
+    n_samples: int | None = None,
+    bins: int = 20,
+    names: Sequence[str] = RESPONSE,
+    p_values: Mapping[str, ArrayLike] | None = None,
+    title: str = "",
+) -> Figure:
+    """Ranks of the truth in its posterior, with the band that holds a bin of uniform ranks with 99 %.
+
+    Args:
+        ranks: Estimator → ranks from 0 to ``n_samples``, or shares of the posterior below the truth; shape
+            ``(sets, parameters)``.
+        n_samples: Samples that were ranked; None for shares between 0 and 1.
+        bins: Of the histograms.
+        names: Of the columns.
+        p_values: Estimator → p-value of uniformity of each column.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: There is nothing to draw, a shape is wrong, or a rank is out of range.
+    """
+    found = _tables(ranks, len(names), "ranks")
+    top = 1.0 if n_samples is None else float(n_samples)
+    figure = _figure(2.2 * len(found) + 0.6)
+    grid = figure.subplots(len(found), len(names), squeeze=False, sharey="row")
+    for k, (row, (label, table)) in enumerate(zip(grid, found.items(), strict=True)):
+        if table.min() < 0 or table.max() > top:
+            raise NuebarError(f"ranks of {label!r}: expected 0 to {top:g}, got {table.min():g} to {table.max():g}")
+        edges, chance = _rank_bins(bins, n_samples)
+        low, high = stats.binom.interval(LEVEL, len(table), chance)
+        width = np.diff(edges) / np.mean(np.diff(edges))
+        for j, (ax, name) in enumerate(zip(row, names, strict=True)):
+            counts = np.histogram(table[:, j], edges)[0]
+            shown = edges if n_samples is None else (edges - edges[0]) / (edges[-1] - edges[0])
+            ax.stairs(high / width, shown, baseline=low / width, fill=True, color=_BAND, linewidth=0)
+            ax.stairs(len(table) * chance / width, shown, baseline=None, color=GREY, linewidth=0.8)
+            ax.stairs(counts / width, shown, baseline=None, color=BLUE, linewidth=1.3)
+            ax.set(xlim=(0, 1), ylim=(0, 1.25 * max(float(high.max()), float(counts.max()))))
+            ax.tick_params(labelsize=9)
+            if k == 0:
+                ax.set_title(_short(name), loc="left")
+            if p_values is not None and label in p_values:
+                p = float(_array(p_values[label], f"p-values of {label!r}").ravel()[j])
+                _words(ax, [(f"p = {p:.2g}", RED if p < 0.01 else BLACK)])
+        row[0].set_ylabel(label)
+    _finish(figure, {}, title, f"Rank of the truth / samples; bands hold {100 * LEVEL:.0f} % of each bin")
+    return figure
+
+
+def _rank_bins(bins: int, n_samples: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and chances; bins of ranks hold whole numbers, not always equally many."""
+    if n_samples is None:
+        return np.linspace(0.0, 1.0, bins + 1), np.full(bins, 1.0 / bins)
+    values = n_samples + 1
+    bins = min(bins, values)
+    first = -(-np.arange(bins + 1) * values // bins)
+    return first - 0.5, np.diff(first) / values
+
+
+@_styled
+def coverage_curves(
+    observed: Mapping[str, ArrayLike],
+    sets: int,
+    *,
+    levels: ArrayLike = LEVELS,
+    nominal: ArrayLike | None = None,
+    names: Sequence[str] = RESPONSE,
+    title: str = "",
+) -> Figure:
+    """How often credible regions hold the truth, and by how much that differs from what they promise.
+
+    Args:
+        observed: Estimator → share of the data sets, shape ``(levels, parameters)``.
+        sets: Number of data sets, for the binomial band of 99 %.
+        levels: Credible levels, shape ``(levels,)``.
+        nominal: What was promised; the levels if None.
+        names: Of the columns.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: There is nothing to draw, a shape is wrong, or a share is not between 0 and 1.
+    """
+    level = _array(levels, "levels")
+    promised = level if nominal is None else _array(nominal, "nominal")
+    found = _tables(observed, len(names), "observed")
+    for label, table in found.items():
+        if len(table) != level.size or promised.shape != level.shape or table.min() < 0 or table.max() > 1:
+            raise NuebarError(f"coverage of {label!r}: expected {level.size} shares between 0 and 1, got {table.shape}")
+    figure = _figure(5.2)
+    figure.set_layout_engine("constrained", h_pad=0.03, hspace=0.0)
+    grid = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey="row", height_ratios=(1.7, 1.0))
+    chance = np.linspace(0.001, 0.999, 301)
+    handles: dict[str, Any] = {}
+    for j, name in enumerate(names):
+        upper, lower = grid[:, j]
+        for share, colour in ((LEVEL, _FAINT), (0.6827, _BAND)):
+            low, high = (stats.binom.ppf(q, sets, chance) / sets for q in (0.5 - share / 2, 0.5 + share / 2))
+            handles[f"binomial, {100 * share:.3g} %"] = upper.fill_between(chance, low, high, color=colour, linewidth=0)
+            lower.fill_between(chance, low - chance, high - chance, color=colour, linewidth=0)
+        upper.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+        lower.axhline(0.0, color=GREY, linewidth=0.8)
+        for k, (label, table) in enumerate(found.items()):
+            style: dict[str, Any] = {"color": LINES[k % len(LINES)], "marker": _MARKERS[k % 6], "markersize": 4.5}
+            handles[label] = upper.plot(promised, table[:, j], linewidth=1.0, **style)[0]
+            lower.plot(promised, table[:, j] - promised, linewidth=1.0, **style)
+        upper.set(xlim=(0, 1), ylim=(0, 1), xticks=(0.2, 0.4, 0.6, 0.8))
+        upper.set_title(_short(name), loc="left")
+        for ax in (upper, lower):
+            ax.tick_params(labelsize=9)
+    limit = 1.1 * float(np.abs(grid[1][0].get_ylim()).max())
+    grid[1][0].set_ylim(-limit, limit)
+    grid[0][0].set_ylabel("Regions that hold the truth")
+    grid[1][0].set_ylabel("difference")
+    figure.align_ylabels(grid[:, 0])
+    _finish(figure, handles, title, f"Credible level; {sets} data sets")
+    return figure
+
+
+@_styled
+def pull_histograms(
+    pulls: Mapping[str, ArrayLike], *, bins: int = 24, names: Sequence[str] = RESPONSE, title: str = ""
+) -> Figure:
+    """Pulls (value − truth)/error of many data sets beside the normal distribution.
+
+    Args:
+        pulls: Estimator → pulls, shape ``(sets, parameters)``.
+        bins: From −5 to 5; what lies beyond is in the first and the last.
+        names: Of the parameters.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: There is nothing to draw, a shape is wrong, or a number is not finite.
+    """
+    found = _tables(pulls, len(names), "pulls")
+    figure, axes, _ = _row(len(names), 3.4)
+    edges = np.linspace(-_FAR, _FAR, bins + 1)
+    x = np.linspace(-_FAR, _FAR, 201)
+    handles: dict[str, Any] = {}
+    for j, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        words, top = [], float(stats.norm.pdf(0.0))
+        for k, (label, table) in enumerate(found.items()):
+            pull, colour = table[:, j], LINES[k % len(LINES)]
+            density = np.histogram(np.clip(pull, -_FAR, _FAR), edges)[0] / (len(pull) * np.diff(edges))
+            top = max(top, float(density.max()))
+            style: dict[str, Any] = {"color": colour, "linewidth": 1.3, "linestyle": ("-", "--", ":")[k % 3]}
+            handles[label] = ax.stairs(density, edges, baseline=None, **style)
+            width = pull.std(ddof=1) if pull.size > 1 else 0.0
+            words.append((f"mean {_signed(pull.mean())}, width {width:.2f}", colour))
+        handles["N(0, 1)"] = ax.plot(x, stats.norm.pdf(x), color=BLACK, linewidth=0.9)[0]
+        ax.set(xlim=(-_FAR, _FAR), ylim=(0, top * (1.12 + 0.11 * len(found))), yticks=[])
+        ax.tick_params(labelsize=9)
+        _words(ax, words)
+        ax.set_title(_short(name), loc="left")
+    _finish(figure, handles, title, "(value − truth) / error")
+    return figure
+
+
+# ---------------------------------------------------------------- distances
+
+
+@_styled
+def distance_ranges(
+    distances: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
+    sources: Sequence[str],
+    *,
+    floor: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    floor_upper: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    title: str = "",
+) -> Figure:
+    """Distances of densities from data, source by source: median and central 68 % of the points, and the floor.
+
+    Args:
+        distances: Estimator → d₁, d₂ and d∞, each of shape ``(points, sources)`` or ``(sources,)``.
+        sources: Their names.
+        floor: Mean distances of a perfect density from as many events, shape ``(sources,)`` each.
+        floor_upper: Their 95 % quantiles.
+        title: Above the figure.
+
+    Raises:
+        NuebarError: There is nothing to draw, a shape is wrong, or a distance is not above 0.
+    """
+    if not distances or not sources:
+        raise NuebarError("distance_ranges: expected a density and a source, got none; name them")
+    n = len(sources)
+    figure, axes, _ = _row(3, 3.7)
+    handles: dict[str, Any] = {}
+    for d, (ax, word) in enumerate(zip(axes, (r"$d_1$", r"$d_2$", r"$d_\infty$"), strict=True)):
+        for k, (label, tables) in enumerate(distances.items()):
+            table = np.atleast_2d(_array(tables[d], f"distances of {label!r}"))
+            if table.ndim != 2 or table.shape[1] != n or np.any(table <= 0):
+                raise NuebarError(
+                    f"distances of {label!r}: expected numbers above 0 of shape (points, {n}), got {table.shape}"
+                )
+            low, middle, high = np.quantile(table, (0.16, 0.5, 0.84), axis=0)
+            x = np.arange(n) + 0.7 * ((k + 0.5) / len(distances) - 0.5)
+            style: dict[str, Any] = {"color": LINES[k % len(LINES)], "marker": _MARKERS[k % 6], "markersize": 4.5}
+            bars = [middle - low, high - middle]
+            handles[label] = ax.errorbar(x, middle, yerr=bars, linestyle="none", **style)
+        for values, style in ((floor, {"linewidth": 1.4}), (floor_upper, {"linewidth": 1.0, "linestyle": ":"})):
+            if values is not None:
+                level = np.broadcast_to(_array(values[d], "floor"), (n,))
+                at = np.arange(n)
+                line = ax.hlines(level, at - 0.42, at + 0.42, color=GREY, zorder=1, **style)
+                handles["perfect density" if values is floor else "perfect density, 95 %"] = line
+        ax.set(yscale="log", xlim=(-0.6, n - 0.4), title=word)
+        ax.set_xticks(range(n), [source_name(s) for s in sources], rotation=90 if n > 3 else 0)
+        ax.tick_params(axis="x", which="minor", bottom=False, top=False)
+        _plain_ticks(ax)
+    _finish(figure, handles, title, "")
+    return figure
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _row(n: int, height_in: float) -> tuple[Figure, list[Axes], int]:
+    figure = _figure(height_in)
+    return figure, list(np.ravel(figure.subplots(1, n, squeeze=False))), n
+
+
+def _tables(values: Mapping[str, ArrayLike], columns: int, what: str) -> dict[str, np.ndarray]:
+    if not values:
+        raise NuebarError(f"{what}: expected at least one estimator, got none; name one")
+    found = {label: _array(table, f"{what} of {label!r}") for label, table in values.items()}
+    for label, table in found.items():
+        if table.ndim != 2 or table.shape[1] != columns or not len(table):
+            raise NuebarError(f"{what} of {label!r}: expected rows of {columns} numbers, got shape {table.shape}")
+    return found
+
+
+def _short(name: str) -> str:
+    """A parameter without its unit."""
+    return _label(name).split(" [")[0]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _words(ax: Axes, lines: Sequence[tuple[str, str]]) -> None:
+    for k, (text, colour) in enumerate(lines):
+        style: dict[str, Any] = {"ha": "left", "va": "top", "transform": ax.transAxes, "fontsize": 8.5}
+        ax.text(0.04, 0.965 - 0.085 * k, text, color=colour, **style)
+
+
+def _finish(figure: Figure, handles: Mapping[str, Any], title: str, xlabel: str) -> None:
+    """The common axis, and the legend above with the title of the figure."""
+    if xlabel:
+        figure.supxlabel(xlabel, fontsize=11.5)
+    if handles:
+        place: dict[str, Any] = {"loc": "outside upper center", "ncols": min(len(handles), 4), "title": title or None}
+        figure.legend(list(handles.values()), list(handles), **place)
+    elif title:
+        figure.suptitle(title, fontsize=11.5)
