@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +40,7 @@ __all__ = [
 LEVEL = 0.99
 """Probability of the bands of histograms and coverage."""
 
+_EXPOSURE = ("bias_percent", "bias_noise_percent", "spread", "ratio_error", "estimated")
 _MARKERS = "osD^vP"
 _BAND, _FAINT = "#e3e3e3", "#f1f1f1"
 _FAR = 5.0  # units of the error, beyond which histograms put everything into the last bin
@@ -64,6 +65,28 @@ class Exposures:
     spread: ArrayLike
     spread_error: ArrayLike
     estimated: ArrayLike
+
+    @classmethod
+    def from_record(cls, study: Mapping[str, Any]) -> Self:
+        """From the JSON form of :class:`nuebar.tune.validate.ExposureStudy`.
+
+        Raises:
+            NuebarError: A key is missing.
+        """
+        try:
+            truth, rows = np.asarray(study["truth"], float), study["rows"]
+            table = {k: np.array([row[k] for row in rows], float) for k in _EXPOSURE}
+            events = np.array([row["events"] for row in rows], float)
+        except (KeyError, TypeError, ValueError) as error:
+            raise NuebarError(f"not a study of exposures: {type(error).__name__}: {error}") from error
+        return cls(
+            events,
+            table["bias_percent"] * truth / 100.0,
+            table["bias_noise_percent"] * np.abs(truth) / 100.0,
+            table["spread"],
+            table["ratio_error"] * table["estimated"],
+            table["estimated"],
+        )
 
     def checked(self, label: str, parameters: int) -> dict[str, np.ndarray]:
         """The arrays.
@@ -219,14 +242,19 @@ def point_biases(
     biases: ArrayLike,
     *,
     edge: ArrayLike | None = None,
+    noise: ArrayLike = 1.0,
     names: Sequence[str] = RESPONSE,
     title: str = "",
 ) -> Figure:
     """Bias in units of the expected error at many points, against each parameter's own value and as a histogram.
 
+    Dotted lines and the bell show what the statistical noise alone would do.
+
     Args:
         parameters: True values, shape ``(points, parameters)``.
         biases: (Value − truth)/error, same shape.
+        noise: Statistical error of the biases in the same unit, of a shape that broadcasts to theirs: one for single
+            data sets.
         edge: Which points lie so near an edge that the box cuts their fits, shape ``(points,)``.
         names: Of the parameters.
         title: Above the figure.
@@ -243,6 +271,10 @@ def point_biases(
     near = np.zeros(len(at), bool) if edge is None else np.asarray(edge, bool)
     if near.shape != (len(at),):
         raise NuebarError(f"edge: expected one word for each of the {len(at)} points, got shape {near.shape}")
+    try:
+        width = np.sqrt(np.mean(np.broadcast_to(_array(noise, "noise"), bias.shape) ** 2, axis=0))
+    except ValueError as error:
+        raise NuebarError(f"noise: expected a shape that broadcasts to {bias.shape}, got {np.shape(noise)}") from error
     figure = _figure(2.1 * len(names) + 0.7)
     grid = figure.subplots(len(names), 2, squeeze=False, width_ratios=(2.6, 1.0), sharey="row")
     random = np.random.default_rng(0)  # only shifts points sideways, so that they can be seen
@@ -256,18 +288,18 @@ def point_biases(
                 style: dict[str, Any] = {"color": colour, "markersize": 2.6, "alpha": 0.6, "markeredgewidth": 0}
                 handles[label] = left.plot(x[which], bias[which, j], "o", **style)[0]
         left.axhline(0.0, color=GREY, linewidth=0.8, zorder=0)
-        for one in (-1.0, 1.0):
+        for one in (-width[j], width[j]):
             left.axhline(one, color=GREY, linewidth=0.7, linestyle=":", zorder=0)
         if 1 < values.size <= 60:
             middle = [float(np.median(bias[np.isclose(at[:, j], v) & ~near, j])) if _any(at, j, v, near) else np.nan
                       for v in values]  # fmt: skip
             label = "median, inside"
             handles[label] = left.plot(values, middle, "_", color=BLACK, markersize=13, markeredgewidth=1.8)[0]
-        limit = max(3.4, 1.1 * float(np.abs(bias[:, j]).max()))
+        limit = max(3.4 * float(width[j]), 1.1 * float(np.abs(bias[:, j]).max()), 1e-12)
         left.set(ylim=(-limit, limit), xlabel=_label(names[j]))
         left.set_ylabel(f"{_short(names[j])}: bias / error", fontsize=10.5)
         left.tick_params(labelsize=9)
-        _sideways(right, bias[~near, j], bias[near, j], limit)
+        _sideways(right, bias[~near, j], bias[near, j], limit, float(width[j]))
     grid[-1][1].set_xlabel("points")
     _finish(figure, handles, title, "")
     return figure
@@ -277,15 +309,18 @@ def _any(at: np.ndarray, j: int, value: float, near: np.ndarray) -> bool:
     return bool(np.any(np.isclose(at[:, j], value) & ~near))
 
 
-def _sideways(ax: Axes, inside: np.ndarray, near: np.ndarray, limit: float) -> None:
-    """A histogram on its side with the normal distribution of the inner points."""
-    edges = np.linspace(-limit, limit, 2 * int(np.ceil(np.clip(2.5 * limit, 8, 25))) + 1)
+def _sideways(ax: Axes, inside: np.ndarray, near: np.ndarray, limit: float, noise: float) -> None:
+    """A histogram on its side with the noise of the inner points."""
+    unit = max(noise, 0.04 * limit)
+    edges = np.linspace(-limit, limit, 2 * int(np.ceil(np.clip(2.5 * limit / unit, 8, 25))) + 1)
     counts, beside = np.histogram(inside, edges)[0], np.histogram(near, edges)[0]
     options: dict[str, Any] = {"orientation": "horizontal", "fill": True, "linewidth": 0}
     ax.stairs(counts + beside, edges, baseline=counts, color=ORANGE, **options)
     ax.stairs(counts, edges, color=SKY, **options)
     y = np.linspace(-limit, limit, 201)
-    ax.plot(inside.size * (edges[1] - edges[0]) * stats.norm.pdf(y), y, color=BLACK, linewidth=1.0)
+    if noise > 0:
+        bell = stats.norm.pdf(y, scale=noise)
+        ax.plot(inside.size * (edges[1] - edges[0]) * bell, y, color=BLACK, linewidth=1.0)
     ax.set_xlim(0, None)
     ax.tick_params(labelsize=9)
     if inside.size:

@@ -6,16 +6,20 @@ in the range of its bins. So it is normalised to one there, and the number of ev
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from nuebar.errors import NuebarError
 
-__all__ = ["RESPONSE", "Density", "response_vector", "source_index"]
+__all__ = ["RESPONSE", "Density", "precise", "response_vector", "source_index"]
 
 RESPONSE = ("kB_g_cm2_GeV", "fC", "light_yield_per_MeV")
 """The parameters, in the order of every vector of them."""
@@ -93,6 +97,31 @@ class Density(Protocol):
 
     def counts(self, edges_pe: np.ndarray, response: Mapping[str, float], source: str, events: float) -> np.ndarray:
         """Expected counts of ``events`` events in bins of the charge in photo-electrons."""
+
+
+_PRECISE: OrderedDict[int, tuple[Any, Any]] = OrderedDict()  # keeps the originals alive: their addresses are the keys
+_MOST = 8
+
+
+def precise(density: Density) -> Density:
+    """The same density with its weights in float64, so that ln L is smooth to rounding; the same object every time.
+
+    Args:
+        density: Any; one that is no pytree comes back as it is.
+    """
+    if not isinstance(density, eqx.Module):
+        return density
+    if id(density) not in _PRECISE:
+        single = [a for a in jax.tree.leaves(density) if eqx.is_array(a) and a.dtype == jnp.float32]
+        with jax.enable_x64(True):
+            made = (
+                jax.tree.map(lambda a: a.astype(float) if eqx.is_inexact_array(a) else a, density) if single else None
+            )
+        _PRECISE[id(density)] = (density, density if made is None else made)
+        while len(_PRECISE) > _MOST:
+            _PRECISE.popitem(last=False)
+    found: Density = _PRECISE[id(density)][1]
+    return found
 
 
 def response_vector(response: Mapping[str, float], limits: tuple[tuple[float, float], ...], density: str) -> np.ndarray:

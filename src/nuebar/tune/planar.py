@@ -224,7 +224,7 @@ class PlanarFlow(eqx.Module):
     def maps(self, response: ArrayLike) -> Chain:
         """Numbers of the maps, float64, each of shape ``(flows, sources)``."""
         low, high = np.array(self.limits).T
-        unit = ((jnp.asarray(response, float) - low) / (high - low)).astype(jnp.float32)
+        unit = ((jnp.asarray(response, float) - low) / (high - low)).astype(self.networks.sources.dtype)
         return Chain(*(a[:, 0].astype(float) for a in self.networks(unit[None])))
 
     def log_probabilities(self, response: ArrayLike) -> Array:

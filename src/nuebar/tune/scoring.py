@@ -469,11 +469,11 @@ def _maximised(s: Surrogate, coefficients: np.ndarray) -> tuple[np.ndarray, np.n
         curved = (vectors * np.maximum(values, _SOFTEST)[:, None]) @ np.swapaxes(vectors, 1, 2)
         slope, normal = gradient @ to_u, to_u.T @ curved @ to_u
         held = ((here <= low) & (slope < 0)) | ((here >= high) & (slope > 0))
-        free = ~held
-        normal = np.where(free[:, :, None] & free[:, None], normal, 0.0) + np.eye(_N) * held[:, None]
-        step = np.linalg.solve(normal, np.where(free, slope, 0.0)[..., None])[..., 0]
-        step[held] = 0.0
+        step = _newton(normal, slope, held)
         distance = (step * slope).sum(axis=1)
+        for _ in range(_N - 1):  # a step along others may lead through a wall on which a data set is
+            held |= ((here <= low) & (step < 0)) | ((here >= high) & (step > 0))
+            step = _newton(normal, slope, held)
         wall = np.where(step > 0, high, low)
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(step != 0, (wall - here) / step, np.inf)
@@ -489,3 +489,11 @@ def _maximised(s: Surrogate, coefficients: np.ndarray) -> tuple[np.ndarray, np.n
         damping[todo] = np.where(better, np.minimum(1.0, 2 * damping[todo]), 0.25 * damping[todo])
         done[todo] = distance < _DONE
     return x @ to_u.T, np.clip(s.centre + unit * x, *s.limits.T), done
+
+
+def _newton(normal: np.ndarray, slope: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Newton's steps in the parameters that are not held, shape ``(sets, 3)``."""
+    free = ~held
+    reduced = np.where(free[:, :, None] & free[:, None], normal, 0.0) + np.eye(_N) * held[:, None]
+    step = np.linalg.solve(reduced, np.where(free, slope, 0.0)[..., None])[..., 0]
+    return np.where(free, step, 0.0)

@@ -381,7 +381,7 @@ class SplineFlow(eqx.Module):
 
     def _splines(self, response: ArrayLike) -> tuple[Array, Knots, Array]:
         low, high = np.array(self.limits).T
-        unit = (2 * (jnp.asarray(response, float) - low) / (high - low) - 1).astype(jnp.float32)
+        unit = (2 * (jnp.asarray(response, float) - low) / (high - low) - 1).astype(self.network.quadratic.dtype)
         return splines(self.network, unit, self.edges)
 
     def _of(self, response: Mapping[str, float], source: str) -> tuple[Array, Knots, Array]:
