@@ -261,6 +261,90 @@ def tune_fit(
     return 0 if result.valid else EXIT_INVALID_FIT
 
 
+@tune.command(name="validate")
+def tune_validate(
+    *,
+    density: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    data: Path,
+    study: Words = None,
+    experiment: str = "juno",
+    catalogue: Path | None = None,
+    plan: Path | None = None,
+    points: int = 1000,
+    fits: int = 100,
+    sets: int = 2000,
+    events: int = 10_000,
+    unbinned: Flag = False,
+    seed: int = 1,
+    jobs: int = 2,
+    force: Flag = False,
+    max_seconds: Budget = None,
+    no_pictures: Flag = False,
+    out: Path,
+    debug: Debug = False,
+) -> int:
+    """Validate densities: accuracy, worked example, bias, spread, ranks and coverage.
+
+    Parameters
+    ----------
+    density
+        One or several: tede, spline, planar, or folders of nuebar tune train.
+    data
+        Run folder of nuebar simulate calibration with the sets validation-2, testing-1 and testing-2.
+    study
+        Some of accuracy, example, exposures (testing 2), points (testing 1), asimov, calibration (ranks and coverage);
+        all by default.
+    experiment
+        Whose detector simulates new data.
+    catalogue
+        TOML file with sources of one's own.
+    plan
+        TOML file with sets of one's own.
+    points
+        Points of testing 1 in the studies points and asimov.
+    fits
+        Data sets at each point.
+    sets
+        Data sets of the study calibration.
+    events
+        Of every source in new data sets.
+    unbinned
+        Exposures with single charges (spline, planar).
+    seed
+        Of new data.
+    jobs
+        Number of processes; the result does not depend on it.
+    force
+        Throw away what another configuration left in the folder.
+    out
+        Output folder; the same command continues.
+    """
+    from nuebar.commands import progress_line, say
+    from nuebar.jobs.tune_validate import STUDIES, ValidateJob, run_validate, validation_report
+
+    job = ValidateJob(
+        densities=tuple(density),
+        studies=tuple(study or STUDIES),
+        data=str(data),
+        experiment=experiment,
+        catalogue=None if catalogue is None else str(catalogue),
+        plan=None if plan is None else str(plan),
+        points=points,
+        fits=fits,
+        sets=sets,
+        events=events,
+        unbinned=unbinned,
+        seed=seed,
+    )
+    records = run_validate(job, out, jobs=jobs, progress=progress_line(), force=force, max_seconds=max_seconds)
+    say(validation_report(records))
+    if not no_pictures:
+        from nuebar.jobs.tune_pictures import draw_validation
+
+        say("written: " + ", ".join(str(path) for path in draw_validation(records, out)))
+    return 0
+
+
 def _fit_release(
     release: Path, points: Any, scale: Any, experiment: str, samples: int, seed: int, out: Path, *, pictures: bool
 ) -> int:

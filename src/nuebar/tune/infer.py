@@ -56,6 +56,7 @@ ORDERS = (6, 8, 10)
 INTERPOLATION_ERROR = 0.01
 """Of ln L, above which the interpolant is not used; posteriors then differ by less than 1 %."""
 
+MOST_REJECTED = 10  # samples for one inside the box; beyond that the box is sampled itself
 _AIM = 0.3  # of the allowed error, at points of the Gaussian, before the sampler runs
 _CHECKED = 256  # posterior samples at which interpolant and network are compared
 
@@ -249,11 +250,10 @@ def _sampled(
 
     def draw(target: _Direct | _Interpolated) -> Samples:
         options: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "progress": tick, "method": method}
-        sigma = np.sqrt(np.diag(fit.covariance))
-        near = (minimum.values - REACH * sigma < walls[0]) | (minimum.values + REACH * sigma > walls[1])
-        if method == "nested" or near.any():
-            return sample(target, names, *walls, start=minimum.values, covariance=fit.covariance, **options)
-        return _sampled_far_from_walls(target, names, minimum.values, fit.covariance, options)
+        inner = None if method == "nested" else _sampled_whitened(target, names, walls, fit, options)
+        if inner is not None:
+            return inner
+        return sample(target, names, walls[0], walls[1], start=minimum.values, covariance=fit.covariance, **options)
 
     # With a background, norms and response do not separate.
     if not direct and not (free_norms and likelihood.background is not None):
@@ -274,27 +274,63 @@ def _sampled(
     return _Draws(samples, error, n_direct + samples.n_calls, note)
 
 
-def _sampled_far_from_walls(
+def _sampled_whitened(
     target: _Direct | _Interpolated,
     names: tuple[str, ...],
-    centre: np.ndarray,
-    covariance: np.ndarray,
+    walls: np.ndarray,
+    fit: _Fit,
     options: dict[str, Any],
-) -> Samples:
-    """Within six standard deviations of the whitened parameters, none of which meets the box.
+) -> Samples | None:
+    """Within six standard deviations of the whitened parameters; what falls outside the box is thrown away.
 
     A map of the box to all of space bends, by the square of a standard deviation over the width of the box; that is
-    little, but more than the 0.02 standard deviations that correlations of 0.99 leave in the thinnest direction.
+    little, but more than the 0.02 standard deviations that correlations of 0.99 leave in the thinnest direction. Where
+    the box cuts the posterior, the likelihood is followed beyond it and its samples there are rejected, which leaves
+    those of the posterior in the box.
+
+    Returns:
+        The samples; None where fewer than one in :data:`MOST_REJECTED` would lie inside.
     """
-    axes = np.linalg.cholesky(covariance)
-    reach = np.full(len(centre), REACH)
+    centre, axes = fit.minimum.values, np.linalg.cholesky(fit.covariance)
+    gaussian = _x_of(centre, axes, np.random.default_rng([options["seed"], 2]).standard_normal((4096, len(centre))))
+    share = float(_inside(gaussian, walls).mean())
+    if share * MOST_REJECTED < 1.0:
+        return None
+    times = 1 if share > 0.999 else math.ceil(1.1 / share)
+    lower, upper = _reach(walls, centre, axes)
     whitened = _Whitened(target, jnp.asarray(centre), jnp.asarray(axes))
-    got = sample(whitened, names, -reach, reach, start=np.zeros_like(reach), covariance=np.eye(len(reach)), **options)
+    start = np.zeros(len(centre))
+    wanted = {**options, "n_samples": times * options["n_samples"]}
+    got = sample(whitened, names, lower, upper, start=start, covariance=np.eye(len(centre)), **wanted)
+    values = _x_of(centre, axes, got.values)
+    rows = np.flatnonzero(_inside(values, walls))
+    if len(rows) * MOST_REJECTED < len(values):
+        return None
+    effective = got.effective * len(rows) / len(values)
+    if len(rows) > options["n_samples"]:
+        rows = rows[np.linspace(0, len(rows) - 1, options["n_samples"]).round().astype(int)]
+    kept = values[rows]
     return replace(
         got,
-        values=_x_of(centre, axes, got.values),
-        mean=_x_of(centre, axes, got.mean),
-        covariance=axes @ got.covariance @ axes.T,
+        values=kept,
+        log_likelihood=got.log_likelihood[rows],
+        mean=kept.mean(axis=0),
+        covariance=np.cov(kept, rowvar=False),
+        effective=effective,
+    )
+
+
+def _inside(x: np.ndarray, walls: np.ndarray) -> np.ndarray:
+    return ((x >= walls[0]) & (x <= walls[1])).all(axis=1)
+
+
+def _reach(walls: np.ndarray, centre: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Walls in whitened parameters: six standard deviations, or what the box needs if that is less."""
+    corners = np.array(list(itertools.product(*walls.T))) - centre
+    whitened = np.linalg.solve(axes, corners.T).T
+    # Never flat, should the best fit lie on a wall.
+    return np.maximum(-REACH, np.minimum(whitened.min(axis=0), -0.1)), np.minimum(
+        REACH, np.maximum(whitened.max(axis=0), 0.1)
     )
 
 
@@ -307,18 +343,15 @@ def _interpolated(
     covariance = fit.covariance[:n, :n]
     axes = np.linalg.cholesky(covariance)
     whiten = np.linalg.inv(axes)
-    corners = (np.array(list(itertools.product(*likelihood.limits))) - centre) @ whiten.T
-    # No wider than the box needs, but never flat, should the best fit lie on a wall.
-    lower = np.maximum(-REACH, np.minimum(corners.min(axis=0), -0.1))
-    upper = np.minimum(REACH, np.maximum(corners.max(axis=0), 0.1))
+    box = np.array(likelihood.limits).T
+    lower, upper = _reach(box, centre, axes)
 
     def log_posterior(u: np.ndarray) -> np.ndarray:
         return likelihood.batch(centre + u @ axes.T) - highest
 
-    box = np.array(likelihood.limits).T
     u = np.random.default_rng([seed, 1]).standard_normal((4 * _CHECKED, n))
     x = centre + u @ axes.T
-    inside = ((x >= box[0]) & (x <= box[1])).all(axis=1) & ((u >= lower) & (u <= upper)).all(axis=1)
+    inside = _inside(x, box) & ((u >= lower) & (u <= upper)).all(axis=1)
     u = u[inside][:_CHECKED] if inside.any() else np.zeros((1, n))
     truth = log_posterior(u)
     calls = len(u)

@@ -125,7 +125,8 @@ PUBLISHED_PLANAR = Recipe(
 
 RECIPES: Mapping[str, Recipe] = {
     "tede": replace(
-        PUBLISHED_TEDE, epochs=200, schedule="cosine", period=200, warm_up=500, patience=None, validate_every=2500
+        PUBLISHED_TEDE, epochs=120, learning_rate=6e-4, beta1=0.9, beta2=0.999, schedule="cosine", period=120,
+        warm_up=1000, patience=None, validate_every=2500,
     ),
     "tede-published": PUBLISHED_TEDE,
     "planar": replace(
@@ -134,7 +135,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "planar-published": PUBLISHED_PLANAR,
     "spline": Recipe(
-        settings=SplineSettings(), epochs=120, batch=16, events=1000, learning_rate=1e-3, beta2=0.99, period=120,
+        settings=SplineSettings(), epochs=300, batch=16, events=1000, learning_rate=5e-4, beta2=0.99, period=300,
         floor=1e-3, warm_up=500, validate_every=2000,
     ),
 }  # fmt: skip

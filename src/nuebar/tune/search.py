@@ -18,6 +18,7 @@ import math
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -210,7 +211,8 @@ class SearchResult:
         value: Its mean d₂.
         number: Its trial.
         trials: All of them.
-        importance: Share of each range in reaching the best trials, the largest first; empty if unknown.
+        importance: Share of each range that ten complete trials searched in reaching the best ones, the largest first;
+            empty if unknown.
         importance_note: Why it is unknown.
     """
 
@@ -635,11 +637,13 @@ def _importance(optuna: Any, study: Study, complete: int) -> tuple[dict[str, flo
     """PED-ANOVA (S. Watanabe et al., arXiv:2304.10255): what sets the best trials apart from the others."""
     if complete < 2 * _TOP:
         return {}, f"importance needs {2 * _TOP} complete trials, there are {complete}"
+    searched = Counter(n for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE" for n in t.params)
+    params = [name for name, times in searched.items() if times >= 2 * _TOP]  # what few trials had is noise
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that some ranges were searched in few trials
+            warnings.simplefilter("ignore", UserWarning)  # that a range does not apply to all trials
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, _TOP / complete))
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=params)
     except (ImportError, ValueError, RuntimeError, AttributeError) as error:
         return {}, f"importance could not be computed: {error}"
     if not all(math.isfinite(v) for v in found.values()):

@@ -85,13 +85,16 @@ LEVEL = 0.01
 
 _N = len(RESPONSE)
 _SAMPLES = 999  # ranks of posterior shares: so many cells less one
+_ONE_REACH = 5.0  # standard deviations around the best fit of a single data set
 _LEAST_EFFECTIVE = 100.0  # points of a posterior, below which it is not used
 
 
 class Simulator(Protocol):
     """Where simulated data come from; :class:`nuebar.tune.simulated.SimulatedSources` is one."""
 
-    sources: tuple[str, ...]
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names."""
 
     def counts(
         self, response: ArrayLike, events: int, sets: int, *, seed: int, words: Sequence[str | int] = ()
@@ -871,7 +874,7 @@ def calibration_rows(
     for done, number in enumerate(numbers, 1):
         true = np.random.default_rng([seed, number]).uniform(low, high)
         counts = simulator.counts(true, events, 1, seed=seed, words=("calibration", number))
-        fits = batched_fits(density, counts, true, sources=simulator.sources)
+        fits = batched_fits(density, counts, true, sources=simulator.sources, reach=_ONE_REACH)
         found = batched_posteriors(fits, true, points=points, seed=number)
         row = {
             "number": number,
