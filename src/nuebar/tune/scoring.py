@@ -43,9 +43,11 @@ _BATCH = 64
 _CHECKS = 32  # points at which polynomials and density are compared
 _CHECK_WIDTH = 2.0  # standard deviations of these points: a best fit's and a posterior's add up to 1.4
 _CENTRE_TOLERANCE = 1e-3  # of χ²: the centre need not be the best fit of anything
-_LARGEST_SHIFT = 0.2
-"""Of that step, in standard deviations: what it leaves is its square times the skewness of ln L."""
+_SHIFT = 0.05
+"""Of that step, in standard deviations: where it is longer, another one follows. What the last one leaves is its square
+times the skewness of ln L and less than 0.01 standard deviations."""
 
+_POLISHES = 4
 _STEPS = 60
 _LONGEST = 3.0  # a Newton step in standard deviations
 _DONE = 1e-10  # Newton's estimate of the distance in χ²
@@ -148,9 +150,10 @@ class BatchFits:
         log_likelihood: At the best fit, shape ``(sets,)``; :func:`nuebar.tune.likelihood.ResponseLikelihood` has the
             same.
         at_limit: On a wall of the box, shape ``(sets, 3)``.
-        valid: Converged inside the region of the polynomials, which are good enough.
-        shift: How far the last step, with the density itself, led, in standard deviations, shape ``(sets,)``.
-        interpolation_error: Largest difference in ln L between polynomials and density over all data sets.
+        valid: Converged, inside the region of the polynomials.
+        shift: How far the last step with the density's own gradient led, in standard deviations, shape ``(sets,)``.
+        interpolation_error: Largest difference in ln L between polynomials and density at points around, shape
+            ``(sets,)``; it matters to posteriors.
         seconds: Wall time of everything, compilation included.
         surrogate: The polynomials.
         coefficients: Of every data set, shape ``(sets, terms)``.
@@ -163,7 +166,7 @@ class BatchFits:
     at_limit: np.ndarray
     valid: np.ndarray
     shift: np.ndarray
-    interpolation_error: float
+    interpolation_error: np.ndarray
     seconds: float
     surrogate: Surrogate
     coefficients: np.ndarray
@@ -238,17 +241,18 @@ def batched_fits(
             u, best, converged = _maximised(surrogate, coefficients)
             if (np.abs(u) <= width).all():
                 break
-        looked = _looked_at(table, w, events, _steps(density, w.shape[2], unbinned), best)
-    best, shift, covariance = _polished(best, limits, *looked[1:])
+        best, shift, covariance, height = _polished(
+            table, w, events, _steps(density, w.shape[2], unbinned), best, limits
+        )
     return BatchFits(
         best=best,
         errors=np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)),
         covariance=covariance,
-        log_likelihood=looked[0] + 0.5 * shift**2,
+        log_likelihood=height,
         at_limit=(best <= limits[:, 0]) | (best >= limits[:, 1]),
-        valid=converged & (np.abs(u) <= width).all(axis=1) & (error <= tolerance) & (shift <= _LARGEST_SHIFT),
+        valid=converged & (np.abs(u) <= width).all(axis=1) & (shift <= _SHIFT),
         shift=shift,
-        interpolation_error=float(error.max()),
+        interpolation_error=error,
         seconds=time.perf_counter() - began,
         surrogate=surrogate,
         coefficients=coefficients,
@@ -385,7 +389,7 @@ def _steps(density: Density, entries: int, unbinned: bool) -> np.ndarray:
 def _looked_at(
     table: Table, weights: np.ndarray, events: np.ndarray, steps: np.ndarray, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ln L of every data set at a point of its own, its gradient and the expected information."""
+    """Heights of ln L of every data set at a point of its own, its gradient and the expected information."""
     batch = min(_BATCH, 1 << (len(points) - 1).bit_length())
     parts = []
     for first in range(0, len(points), batch):
@@ -408,17 +412,32 @@ def _look(table: Table, weights: Array, events: Array, steps: Array, points: Arr
 
 
 def _polished(
-    best: np.ndarray, limits: np.ndarray, gradient: np.ndarray, information: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A step of Fisher's scoring, its length in standard deviations, and the covariance."""
-    unit = np.sqrt(np.diagonal(information, axis1=1, axis2=2))
-    scaled = information / (unit[:, :, None] * unit[:, None])
-    covariance = np.linalg.inv(scaled) / (unit[:, :, None] * unit[:, None])
-    slope = gradient / unit
+    table: Table, weights: np.ndarray, events: np.ndarray, steps: np.ndarray, best: np.ndarray, limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Steps of Fisher's scoring with the density itself; data sets on a wall stay there.
+
+    Returns:
+        Best fits, lengths of their last steps in standard deviations, covariances, and ln L.
+    """
     low, high = limits.T
-    step = _newton(scaled, slope, held := (best <= low) | (best >= high))  # those on a wall stay there
-    shift = np.sqrt(np.maximum((step * np.where(held, 0.0, slope)).sum(axis=1), 0.0))
-    return np.clip(best + step / unit, low, high), shift, covariance
+    best = best.copy()
+    shift, covariance, height = np.full(len(best), np.inf), np.empty((len(best), _N, _N)), np.empty(len(best))
+    for _ in range(_POLISHES):
+        todo = np.flatnonzero(shift > _SHIFT)
+        if not todo.size:
+            break
+        x = best[todo]
+        value, gradient, information = _looked_at(table, weights[todo], events[todo], steps, x)
+        unit = np.sqrt(np.diagonal(information, axis1=1, axis2=2))
+        units = unit[:, :, None] * unit[:, None]
+        slope, held = gradient / unit, (x <= low) | (x >= high)
+        step = _newton(information / units, slope, held)
+        distance = (step * slope).sum(axis=1)
+        shift[todo] = np.sqrt(np.maximum(distance, 0.0))
+        best[todo] = np.clip(x + step / unit, low, high)
+        covariance[todo] = np.linalg.inv(information / units) / units
+        height[todo] = value + 0.5 * distance
+    return best, shift, covariance, height
 
 
 def _check_points(centre: np.ndarray, axes: np.ndarray, limits: np.ndarray, reach: float) -> np.ndarray:

@@ -26,7 +26,7 @@ from nuebar.stats.ranks import Family, coverage, family, pull_summary, uniformit
 from nuebar.tune.data import CalibrationData, knot_weights
 from nuebar.tune.density import RESPONSE, Density
 from nuebar.tune.infer import TuningResult, infer
-from nuebar.tune.scoring import BatchFits, batched_fits, batched_posteriors
+from nuebar.tune.scoring import TOLERANCE, BatchFits, batched_fits, batched_posteriors
 
 __all__ = [
     "ASIMOV_AIM_SIGMA",
@@ -415,7 +415,7 @@ def _exposure(events: int, fits: BatchFits, truth: np.ndarray, aims: np.ndarray)
         pull_width=s.width,
         pull_width_error=s.width_error,
         pull_width_p=s.p_width,
-        interpolation_error=fits.interpolation_error,
+        interpolation_error=float(fits.interpolation_error.max()),
         seconds=fits.seconds,
         best=best,
         errors=errors,
@@ -561,7 +561,7 @@ def point_rows(
             "ratio_error": ratio / math.sqrt(2 * (len(best) - 1)),
             "pull_mean": pull.mean(axis=0),
             "pull_width": pull.std(axis=0, ddof=1),
-            "interpolation_error": fits.interpolation_error,
+            "interpolation_error": fits.interpolation_error.max(),
         }
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
@@ -699,7 +699,7 @@ def asimov_rows(
             "noise": fits.best[:-1].std(axis=0, ddof=1) / math.sqrt(blocks) if blocks > 1 else np.full(_N, np.nan),
             "at_limit": fits.at_limit[-1],
             "valid": fits.valid[-1],
-            "interpolation_error": fits.interpolation_error,
+            "interpolation_error": fits.interpolation_error.max(),
         }
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
@@ -888,7 +888,7 @@ def calibration_rows(
             "below": found.below[0],
             "lower_density": found.lower_density[0],
             "effective": found.effective[0],
-            "interpolation_error": fits.interpolation_error,
+            "interpolation_error": fits.interpolation_error.max(),
         }
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
@@ -899,7 +899,7 @@ def calibration_rows(
 
 def calibration_study(density: Density, rows: CalibrationRows) -> CalibrationStudy:
     """Ranks, coverage and pulls of all data sets."""
-    good = rows.valid & (rows.effective >= _LEAST_EFFECTIVE)
+    good = rows.valid & (rows.effective >= _LEAST_EFFECTIVE) & (rows.interpolation_error <= TOLERANCE)
     if good.sum() < 20:
         raise NuebarError(f"calibration: expected at least 20 posteriors, got {good.sum()}; run more data sets")
     ranks = _ranks(rows.below[good])
