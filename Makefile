@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint bench results predictors page pictures clean
+.PHONY: help run test test-all lint bench results predictors tuning page pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,7 @@ bench: $(VENV)/.dev  ## speeds, as ratios within one run; writes docs/results
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/predictors.py
+	$(BIN)/python benchmarks/tuning.py
 
 results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RELEASE=folder INPUTS=file)
 	$(BIN)/python benchmarks/truth.py --release "$(RELEASE)" --inputs "$(INPUTS)"
@@ -42,6 +43,15 @@ predictors: $(VENV)/.dev  ## surrogates at the published size (hours; NETWORKS="
 	$(BIN)/python benchmarks/predictor_fits.py --pairs $(OUT)/pairs/ibd --cascades $(OUT)/cascades $(NETWORKS:%=--network %)
 	$(BIN)/nuebar predict compare --full --pairs $(OUT)/pairs/ibd --cascades $(OUT)/cascades $(NETWORKS:%=--network %) --out $(OUT)/compare
 	cp $(OUT)/compare/compare.json docs/results/predict-compare.json
+
+tuning: $(VENV)/.dev  ## densities of calibration spectra at the published size (hours; DENSITIES="FOLDER ..." takes trained ones, RELEASE=folder); writes docs/results
+	for set in training validation-1 validation-2 testing-1 testing-2; do \
+	  $(BIN)/nuebar simulate calibration --set $$set --seed 1 --jobs 2 --out $(OUT)/calibration || exit; done
+	$(if $(DENSITIES),,for recipe in tede spline planar; do \
+	  $(BIN)/nuebar tune train --recipe $$recipe --training $(OUT)/calibration/training \
+	    --validation $(OUT)/calibration/validation-1 $(OUT)/calibration/validation-2 --out $(OUT)/tuning/$$recipe || exit; done)
+	$(BIN)/python benchmarks/tuning_validation.py --data $(OUT)/calibration --work $(OUT)/tuning/validation \
+	  --density $(or $(DENSITIES),$(addprefix $(OUT)/tuning/,tede spline planar)) $(RELEASE:%=--release %)
 
 page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py

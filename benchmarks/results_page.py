@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import predictor_page  # noqa: E402 - files beside this one
 import simulation_page  # noqa: E402
+import tuning_page  # noqa: E402
 from simulation_page import signed, table  # noqa: E402
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -34,8 +35,9 @@ HOW = {
     SPEED: "make bench",
     **simulation_page.HOW,
     **predictor_page.HOW,
+    **tuning_page.HOW,
 }
-OTHERS = (simulation_page, predictor_page)
+OTHERS = (simulation_page, predictor_page, tuning_page)
 HEADLINES = (
     "harmonic, ±15σ, vacuum: compiled, one spectrum",
     "harmonic, ±15σ, matter: compiled, one spectrum",

@@ -79,7 +79,11 @@ def folders(tmp_path_factory):
     return write_set(place / "training", grid(3), 1000, 1), write_set(place / "validation-1", validation, 4000, 2)
 
 
-@pytest.mark.parametrize("kind", list(SMALL))
+# The quickest to compile stands for the others in the default suite.
+KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind != "spline" else kind for kind in SMALL]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_the_spectra(kind, folders):
     # So few points teach a histogram nothing of what lies between them.
     sets = load_sets(folders[0], () if kind == "tede" else (folders[1],), charges=kind != "tede")
@@ -94,7 +98,7 @@ def test_it_learns_the_spectra(kind, folders):
     assert [step for step, _ in seen] == [p.step for p in trained.history]
 
 
-@pytest.mark.parametrize("kind", list(SMALL))
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_training_goes_on_to_the_same_bits(kind, folders, tmp_path):
     sets = load_sets(folders[0], (folders[1],), charges=kind != "tede")
     recipe = replace(SMALL[kind], epochs=12, validate_every=4, schedule="exponential", decay=0.9)
@@ -119,6 +123,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(kind, folders, tmp_path):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
+@pytest.mark.slow
 def test_dropout_is_a_function_of_the_step(folders):
     sets = load_sets(folders[0], (folders[1],), charges=False)
     recipe = replace(SMALL["tede"], epochs=2, settings=replace(SMALL["tede"].settings, dropout=0.3))

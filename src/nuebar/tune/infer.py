@@ -52,12 +52,12 @@ STARTS = 3
 REACH = 6.0
 """Half width of the interpolated region in standard deviations of the whitened parameters."""
 
-ORDERS = (6, 8, 10)
+ORDERS = (6, 8, 10, 12, 14)
 INTERPOLATION_ERROR = 0.01
 """Of ln L, above which the interpolant is not used; posteriors then differ by less than 1 %."""
 
 MOST_REJECTED = 10  # samples for one inside the box; beyond that the box is sampled itself
-_AIM = 0.3  # of the allowed error, at points of the Gaussian, before the sampler runs
+_AIM = 0.6  # of the allowed error, at points of the Gaussian, before the sampler runs
 _CHECKED = 256  # posterior samples at which interpolant and network are compared
 
 

@@ -36,7 +36,7 @@ from nuebar.errors import NuebarError
 from nuebar.io.posteriors import ResponsePosterior
 from nuebar.stats.gauss_newton import GaussNewtonResult, descend
 from nuebar.tune.data import CalibrationData, weights
-from nuebar.tune.density import RESPONSE, Density, source_index
+from nuebar.tune.density import RESPONSE, Density, precise, source_index
 
 __all__ = [
     "NORM_LIMITS",
@@ -91,7 +91,8 @@ def table_of(density: Density, sources: tuple[str, ...], *, unbinned: bool = Fal
     rows = tuple(source_index(source, density.sources, density.name) for source in sources)
     key = (id(density), rows, unbinned)
     if key not in _TABLES:
-        tabulate = density.log_density if unbinned else density.log_probabilities
+        exact = precise(density)  # or ln L would not be smooth
+        tabulate = exact.log_density if unbinned else exact.log_probabilities
         every = rows == tuple(range(len(density.sources)))
 
         def table(response: ArrayLike) -> Array:
