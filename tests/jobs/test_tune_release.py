@@ -128,7 +128,6 @@ def test_pictures(results):
     pytest.importorskip("matplotlib")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pytest.importorskip("corner")
     before = dict(matplotlib.rcParams)
     result = results["six"]
     for figure in (

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from nuebar.errors import NuebarError
 from nuebar.io.tunings import Goodness, SourceGoodness, TuningResult
 from nuebar.report import tuning_plots as draw
+from nuebar.report import tuning_rank_plots as trust
 from nuebar.report import tuning_release_plots as corners
 from nuebar.report import tuning_response_plots as response
 from nuebar.report import tuning_study_plots as study
@@ -101,18 +102,18 @@ STUDIES = {
     "points, no edge": lambda: study.point_biases(POINTS, 0.1 * BIAS, noise=0.1),
     "asimov": lambda: study.bias_histograms({"a": 0.1 * BIAS, "b": 0.2 * BIAS}, edge=BIAS[:, 0] > 1),
     "asimov, one": lambda: study.bias_histograms({"a": BIAS[:1]}),
-    "ranks": lambda: study.rank_histograms(
+    "ranks": lambda: trust.rank_histograms(
         {"a": RANDOM.integers(0, 100, (60, 3)), "b": RANDOM.integers(0, 100, (60, 3))},
         n_samples=99,
         bins=7,
         p_values={"a": [0.5, 1e-4, 0.1]},
     ),
-    "shares": lambda: study.rank_histograms(
+    "shares": lambda: trust.rank_histograms(
         {"a": RANDOM.random((60, 4))}, bins=5, names=(*RESPONSE, "density"), title="t"
     ),
-    "coverage": lambda: study.coverage_curves({"a": np.full((2, 3), 0.5)}, 60, levels=[0.3, 0.68]),
-    "pulls": lambda: study.pull_histograms({"a": BIAS, "b": 9 * BIAS}),
-    "distances": lambda: study.distance_ranges(
+    "coverage": lambda: trust.coverage_curves({"a": np.full((2, 3), 0.5)}, 60, levels=[0.3, 0.68]),
+    "pulls": lambda: trust.pull_histograms({"a": BIAS, "b": 9 * BIAS}),
+    "distances": lambda: trust.distance_ranges(
         {"a": DISTANCES, "b": tuple(d[0] for d in DISTANCES)},
         ("Cs137", "AmBe"),
         floor=([0.01] * 2, [0.02] * 2, [0.05] * 2),
@@ -278,7 +279,7 @@ def test_contours_of_samples_enclose_the_area_of_the_gaussian():
 
 
 def test_rank_bins_hold_whole_ranks_with_their_chance():
-    edges, chance = study._rank_bins(7, 99)
+    edges, chance = trust._rank_bins(7, 99)
     every = np.histogram(np.arange(100), edges)[0]
     np.testing.assert_allclose(every / 100, chance)
     assert chance.sum() == pytest.approx(1.0)
@@ -303,11 +304,11 @@ def test_exposures_come_from_the_record_of_a_study():
         (lambda: study.point_biases(POINTS, BIAS[:5]), r"got \(60, 3\) and \(5, 3\)"),
         (lambda: study.point_biases(POINTS, BIAS, noise=[1.0, 2.0]), "noise: expected a shape"),
         (lambda: study.bias_histograms({"a": BIAS}, edge=[True]), "one word for each of the 60 points"),
-        (lambda: study.rank_histograms({"a": 2 * np.ones((5, 3))}), "expected 0 to 1, got 2 to 2"),
-        (lambda: study.coverage_curves({"a": np.ones((2, 3))}, 10), "expected 7 shares"),
-        (lambda: study.pull_histograms({"a": BIAS[:, :2]}), "rows of 3 numbers"),
-        (lambda: study.pull_histograms({"a": BIAS * np.nan}), "finite numbers"),
-        (lambda: study.distance_ranges({"a": (0 * DISTANCES[0],) * 3}, "ab"), "numbers above 0"),
+        (lambda: trust.rank_histograms({"a": 2 * np.ones((5, 3))}), "expected 0 to 1, got 2 to 2"),
+        (lambda: trust.coverage_curves({"a": np.ones((2, 3))}, 10), "expected 7 shares"),
+        (lambda: trust.pull_histograms({"a": BIAS[:, :2]}), "rows of 3 numbers"),
+        (lambda: trust.pull_histograms({"a": BIAS * np.nan}), "finite numbers"),
+        (lambda: trust.distance_ranges({"a": (0 * DISTANCES[0],) * 3}, "ab"), "numbers above 0"),
         (lambda: draw.training_curves({}), "at least one history"),
         (lambda: draw.training_curves({"a": [(1, 2, 0, 3)]}), "d2 above 0"),
         (lambda: draw.posterior_corner({}), "one to 6 results"),

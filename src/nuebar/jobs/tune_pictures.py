@@ -12,7 +12,7 @@ import numpy as np
 from nuebar.io.calibration import load_table
 from nuebar.io.files import output_folder
 from nuebar.io.models import load_model
-from nuebar.report import tuning_plots, tuning_response_plots, tuning_study_plots
+from nuebar.report import tuning_plots, tuning_rank_plots, tuning_response_plots, tuning_study_plots
 from nuebar.report.plots import save
 from nuebar.tune.data import CalibrationData
 from nuebar.tune.density import RESPONSE
@@ -86,7 +86,7 @@ def draw_validation(records: Mapping[str, Any], out: str | os.PathLike[str]) -> 
         for label, r in found.items():
             tables = [r["validation-2"][key] for key in ("d1", "d2", "d_inf")]
             each[label] = tuple(np.array(t.get("each", [t["mean"]])) for t in tables)
-        figures["distances"] = plots.distance_ranges(each, one["sources"], floor=floor, floor_upper=upper)
+        figures["distances"] = tuning_rank_plots.distance_ranges(each, one["sources"], floor=floor, floor_upper=upper)
     if records.get("exposures"):
         studies = {label: plots.Exposures.from_record(r) for label, r in records["exposures"].items()}
         truth = next(iter(records["exposures"].values()))["truth"]
@@ -96,7 +96,7 @@ def draw_validation(records: Mapping[str, Any], out: str | os.PathLike[str]) -> 
         for label, r in records["exposures"].items():
             row = r["rows"][-1]
             pulls[label] = (np.array(row["best"]) - truth) / np.array(row["errors"])
-        figures["exposures-pulls"] = plots.pull_histograms(pulls)
+        figures["exposures-pulls"] = tuning_rank_plots.pull_histograms(pulls)
     if records.get("points"):
         for label, r in records["points"].items():
             noise = float(np.median(np.array(r["bias_noise_sigma"])))
@@ -113,9 +113,9 @@ def draw_validation(records: Mapping[str, Any], out: str | os.PathLike[str]) -> 
         one = next(iter(some.values()))
         ranks = {label: np.array(r["ranks"]) for label, r in some.items()}
         p_values = {label: np.array(r["rank_p"])[: len(RESPONSE)] for label, r in some.items()}
-        figures["ranks"] = plots.rank_histograms(ranks, n_samples=one["samples"], p_values=p_values)
+        figures["ranks"] = tuning_rank_plots.rank_histograms(ranks, n_samples=one["samples"], p_values=p_values)
         central = {label: np.array(r["central"]) for label, r in some.items()}
-        figures["coverage"] = plots.coverage_curves(
+        figures["coverage"] = tuning_rank_plots.coverage_curves(
             central, min(r["used"] for r in some.values()), levels=one["levels"], nominal=one["nominal"]
         )
     paths = []

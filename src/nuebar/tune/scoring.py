@@ -268,7 +268,8 @@ def batched_posteriors(
     rank among infinitely many samples.
 
     Args:
-        fits: Of :func:`batched_fits`.
+        fits: Of :func:`batched_fits`. A posterior ends where the polynomials do: many data sets of one point want a
+            reach of 9, a single one is in the middle of its own.
         truth: Responses, shape ``(3,)`` or ``(sets, 3)``.
         points: A power of two.
         seed: Of the points, which all data sets share up to a scale.
