@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-import warnings
 
 import matplotlib
 import numpy as np
@@ -126,8 +125,6 @@ def test_the_same_seed_gives_the_same_numbers(results, juno_2025_release):
 
 def test_pictures(results):
     pytest.importorskip("matplotlib")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
     before = dict(matplotlib.rcParams)
     result = results["six"]
     for figure in (
