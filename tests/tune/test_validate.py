@@ -41,7 +41,7 @@ TRUTH = np.array([toy.TRUTH[name] for name in RESPONSE])
 class Shifted(toy.ToyDensity):
     """Thinks that there is more light than there is."""
 
-    factor: float = eqx.field(static=True, default=1.0003)
+    factor: float = eqx.field(static=True, default=1.005)
 
     def _peaks(self, response):
         return super()._peaks(response * jnp.array([1.0, 1.0, self.factor]))
@@ -52,7 +52,7 @@ class Wide(toy.ToyDensity):
 
     def _peaks(self, response):
         share, mean, sigma = super()._peaks(response)
-        return share, mean, 1.12 * sigma
+        return share, mean, 1.3 * sigma
 
 
 class ToySimulator:
@@ -72,7 +72,7 @@ class ToySimulator:
 
 
 SIMULATOR = ToySimulator()
-DATA = {n: SIMULATOR.counts(TRUTH, n, 400, seed=1, words=(n,)) for n in (2000, 10_000, 25_000)}
+DATA = {n: SIMULATOR.counts(TRUTH, n, 250, seed=3, words=(n,)) for n in (2000, 10_000, 25_000)}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def study():
 def test_a_right_density_passes_at_every_exposure(study):
     assert verdict(study).passes
     for row in study.rows:
-        assert row.used == row.sets == 400
+        assert row.used == row.sets == 250
         assert row.at_limit == 0
         assert (np.abs(row.bias_percent) < 4 * row.bias_noise_percent).all()
         assert (np.abs(row.pull_mean) < 4 * row.pull_mean_error).all()
@@ -131,15 +131,15 @@ def test_asimov_finds_a_bias_and_nothing_else():
 
 def test_points_have_a_bias_within_its_noise():
     points = {3: TRUTH, 8: (20.0, 0.8, 9000.0), 9: (23.9, 0.5, 9000.0)}
-    rows = point_rows(DENSITY, SIMULATOR, points, sets=60, seed=4)
+    rows = point_rows(DENSITY, SIMULATOR, points, sets=40, seed=4)
     found = point_study(DENSITY, rows)
     assert found.inside.tolist() == [True, True, False]
     assert min(found.p_values.values()) > 1e-3
-    alone = point_rows(DENSITY, SIMULATOR, {8: points[8]}, sets=60, seed=4)
+    alone = point_rows(DENSITY, SIMULATOR, {8: points[8]}, sets=40, seed=4)
     np.testing.assert_array_equal(alone.bias[0], rows.bias[1])  # a point does not depend on its neighbours
     off = Shifted(factor=1.005)
     assert (
-        point_study(off, point_rows(off, SIMULATOR, points, sets=60, seed=4)).p_values["points, " + RESPONSE[2]] < 1e-9
+        point_study(off, point_rows(off, SIMULATOR, points, sets=40, seed=4)).p_values["points, " + RESPONSE[2]] < 1e-9
     )
 
 
@@ -160,9 +160,9 @@ def test_parts_of_a_run_make_the_whole_and_survive_json():
 
 @pytest.mark.parametrize(("density", "passes"), [(DENSITY, True), (Shifted(), False)])
 def test_ranks_and_coverage_of_a_right_posterior_pass(density, passes):
-    rows = calibration_rows(density, SIMULATOR, range(100), points=512, seed=6)
+    rows = calibration_rows(density, SIMULATOR, range(40), points=512, seed=6)
     found = calibration_study(density, rows)
-    assert found.used > 97
+    assert found.used >= 38
     assert found.interpolation_error < 0.1
     assert verdict(found).passes == passes
     json.dumps(found.to_json())
@@ -171,7 +171,7 @@ def test_ranks_and_coverage_of_a_right_posterior_pass(density, passes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("density", "passes"), [(DENSITY, True), (Shifted(), False), (Wide(), False)])
+@pytest.mark.parametrize(("density", "passes"), [(DENSITY, True), (Shifted(factor=1.001), False), (Wide(), False)])
 def test_ranks_and_coverage_of_two_thousand(density, passes):
     rows = calibration_rows(density, SIMULATOR, range(2000), seed=7)
     found = calibration_study(density, rows)
@@ -231,14 +231,14 @@ def test_expected_spectra_are_those_of_many_events(simulated):
 @pytest.mark.parametrize("constant", [0.0, 0.02])
 def test_smearing_keeps_the_mean_and_the_variance(constant):
     electronics = Electronics(0.17, 0.32, 148.0, constant)
-    edges = np.linspace(400.0, 8000.0, 1521)
+    edges = np.linspace(400.0, 5000.0, 461)
     mean, p = smearing(electronics, edges)
     centres = 0.5 * (edges[1:] + edges[:-1])
     for row in np.searchsorted(mean, [1000.0, 3000.0]):
         first = p[row] @ centres
         assert p[row].sum() == pytest.approx(1, abs=1e-9)
         assert first == pytest.approx(mean[row], rel=1e-4)
-        variance = p[row] @ (centres - first) ** 2 - 25 / 12
+        variance = p[row] @ (centres - first) ** 2 - 100 / 12
         wanted = (1 + 0.32**2) * (mean[row] + 148) * (1 + constant**2) + (constant * (mean[row] + 148)) ** 2
         assert variance == pytest.approx(wanted, rel=3e-3)
 

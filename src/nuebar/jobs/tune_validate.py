@@ -279,7 +279,7 @@ def study_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dic
     each = _PER_CHUNK[study]
     chosen = slice(chunk * each, (chunk + 1) * each)
     numbers, points = config["numbers"][chosen], config["points"][chosen]
-    density = precise(load_density(config["density"]))
+    density = _density(config["density"], config["digest"])
     sources = _sources(config["experiment"], config["data"], config["plan"], config["catalogue"])
     rows: Any
     if study == "points":
@@ -294,6 +294,15 @@ def study_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dic
     with atomic_path(path) as target:
         target.write_text(json.dumps({"format": 1, "rows": rows.to_json()}), encoding="utf-8")
     return {"rows": len(numbers)}
+
+
+@lru_cache(maxsize=2)
+def _density(word: str, digest: str) -> Density:
+    """The same object for all chunks of a worker: what is compiled belongs to it."""
+    density = load_density(word)
+    if density.provenance.get("digest", "") != digest:
+        raise NuebarError(f"density {word!r} has changed since the study began; run it again in another folder")
+    return precise(density)
 
 
 @lru_cache(maxsize=2)

@@ -228,16 +228,18 @@ def _normal_of(charge: np.ndarray, mean: np.ndarray, electronics: Electronics) -
     spread2 = electronics.charge_sigma**2
     second, third = 1.0 + spread2, 1.0 + 3.0 * spread2
     fourth = 1.0 + 6.0 * spread2 + 3.0 * spread2 * spread2
-    root = np.sqrt(mean * second)
-    skew, excess = third / (second * root), fourth / (second * second * mean)
-    wanted = np.clip((charge - mean) / root, -9.0, 9.0)
-    z = wanted.copy()
+    result = np.clip((charge - mean) / np.sqrt(mean * second), -9.0, 9.0)
+    near = np.abs(result) < 9.0
+    wanted = z = result[near]
+    mean = np.broadcast_to(mean, result.shape)[near]
+    skew, excess = third / (second * np.sqrt(mean * second)), fourth / (second * second * mean)
     for _ in range(6):
         z2 = z * z
         shape = z + skew * (z2 - 1) / 6 + excess * z * (z2 - 3) / 24 - skew * skew * z * (2 * z2 - 5) / 36
         slope = 1 + skew * z / 3 + excess * (z2 - 1) / 8 - skew * skew * (6 * z2 - 5) / 36
         z = np.clip(z - (shape - wanted) / np.maximum(slope, 0.1), -9.0, 9.0)
-    return z
+    result[near] = z
+    return result
 
 
 def _shared(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
