@@ -394,10 +394,11 @@ def release(n):
     ]  # fmt: skip
     six = n["six"]
     return [
-        f"kB and fC from the gamma points of arXiv:2511.14590, light yield {n['light_yield_per_MeV']:g} per MeV; the "
+        f"kB and fC from the gamma points of arXiv:2511.14593, light yield {n['light_yield_per_MeV']:g} per MeV; the "
         "scale of 0.5 % that all points share is free, added to the printed errors, or included in them.",
         table(["fit", *[names.get(k, k) for k in kinds], "χ² / dof", "p"], fits),
-        "Measured over predicted; the fit of six points predicts the other three, with the joint error in their pulls.",
+        "Visible over deposited energy; the fit of six points predicts the other three, with the joint error in their "
+        "pulls.",
         table(["point", "measured", "fit of nine", "pull", "fit of six", "pull"], rows),
         f"χ² of the three that the fit of six has not seen: {six['unfitted_chi2']:.2f}, p = "
         f"{p_value(six['unfitted_p_value'])}. Our curves against the released ones, with the electronics:",

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from nuebar.errors import NuebarError
+
 __all__ = ["tune"]
 
 EXIT_INVALID_FIT = 3
@@ -16,7 +18,8 @@ tune = App(name="tune", help="Tune kB, fC and the light yield to calibration sou
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
-Budget = Annotated[float | None, Parameter(help="Stop after so many seconds; the same command continues.")]
+Budget = Annotated[float | None, Parameter(help="Start nothing new after so many seconds; the same command continues.")]
+InAll = Annotated[float | None, Parameter(help="Stop after so many seconds, earlier calls included; more continues.")]
 
 
 @tune.command(name="train")
@@ -28,7 +31,7 @@ def tune_train(
     out: Path,
     epochs: int | None = None,
     seed: int | None = None,
-    max_seconds: Budget = None,
+    max_seconds: InAll = None,
     no_pictures: Flag = False,
     debug: Debug = False,
 ) -> int:
@@ -198,9 +201,9 @@ def tune_fit(
     norms
         Norms of the sources in closed form, or free as published.
     prior
-        Gaussian priors: fC=0.5,0.1 ... (centre, width).
+        Gaussian priors: fC=0.5,0.1 ... (centre, width); kB and light_yield will do for the long names.
     truth
-        Known response, for the pictures: kB_g_cm2_GeV=12 fC=0.5 light_yield_per_MeV=9846.
+        Known response, for the pictures: kB=12 fC=0.5 light_yield=9846.
     samples
         Draws of the posterior.
     replicas
@@ -211,9 +214,12 @@ def tune_fit(
         Output folder: tuning.json, posterior.json (for nuebar fit spectrum --response), pictures.
     """
     if release is not None:
+        if source or data or set or background or prior or unbinned:
+            raise NuebarError(
+                "expected --release or spectra of sources, got both: gamma points of a release are fitted by themselves"
+            )
         return _fit_release(release, points, scale, experiment, samples, seed, out, pictures=not no_pictures)
     from nuebar.commands import progress_line, say
-    from nuebar.errors import NuebarError
     from nuebar.io.files import output_folder
     from nuebar.jobs.tune_fit import (
         TuneJob,

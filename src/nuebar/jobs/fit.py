@@ -20,7 +20,7 @@ from nuebar.fit.result import FitResult
 from nuebar.fit.spectrum_fit import SpectrumFit, impacts, inverted_start
 from nuebar.io.files import atomic_write_text, output_folder
 from nuebar.io.histograms import Histogram
-from nuebar.io.posteriors import load_posterior
+from nuebar.io.posteriors import ResponsePosterior, load_posterior
 from nuebar.io.releases import (
     CommonInputs,
     Juno2025Release,
@@ -305,6 +305,17 @@ def _fit(
     return fit.fixing(job.fix)
 
 
+def _posterior(job: FitJob) -> ResponsePosterior | None:
+    """What a calibration knows of the response; one that says of itself that it is not valid is named."""
+    if job.response is None:
+        return None
+    posterior = load_posterior(job.response)
+    told = posterior.provenance.get("valid", "yes")
+    if told != "yes":
+        log.warning("%s: the tuning that made this posterior was not valid (%s); look at it first", job.response, told)
+    return posterior
+
+
 def _prepare(
     job: FitJob,
     experiment: Experiment,
@@ -317,7 +328,7 @@ def _prepare(
         experiment,
         predictor=job.predictor,
         pairs=_pairs(job, experiment, progress),
-        posterior=load_posterior(job.response) if job.response is not None else None,
+        posterior=_posterior(job),
         release=release,
         inputs=inputs,
     )

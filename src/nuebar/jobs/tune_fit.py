@@ -203,7 +203,7 @@ def tuning_report(result: TuningResult, truth: Mapping[str, float] | None = None
     for k, name in enumerate(result.names):
         error = float(np.sqrt(result.covariance[k, k])) if np.isfinite(result.covariance[k, k]) else float("nan")
         digits = max(0, 1 - int(np.floor(np.log10(error)))) if error > 0 else 4
-        value = f"{result.mean[k]:.{digits}f} ± {error:.{digits}f}"
+        value = f"{result.mean[k]:.{digits}f} ± {error:.{digits}f}".replace("nan", "–")
         ends = result.minos.get(name)
         minos = f"{ends[0]:+.{digits}f} {ends[1]:+.{digits}f}".replace("nan", "–") if ends else "–"
         row = [name, f"{result.best[name]:.{digits}f}", value, minos]
@@ -247,6 +247,9 @@ def parse_pairs(words: list[str] | None, what: str) -> dict[str, str]:
     return out
 
 
+_SHORT = {"kB": "kB_g_cm2_GeV", "light_yield": "light_yield_per_MeV"}
+
+
 def parse_priors(words: list[str] | None) -> dict[str, tuple[float, float]]:
     """``["fC=0.5,0.1", ...]`` as centres and widths.
 
@@ -259,7 +262,7 @@ def parse_priors(words: list[str] | None) -> dict[str, tuple[float, float]]:
             centre, width = (float(x) for x in value.split(","))
         except ValueError as error:
             raise NuebarError(f"--prior: expected NAME=CENTRE,WIDTH, got {name}={value}") from error
-        out[name] = (centre, width)
+        out[_SHORT.get(name, name)] = (centre, width)
     return out
 
 
@@ -273,7 +276,7 @@ def parse_numbers(words: list[str] | None) -> dict[str, float] | None:
         return None
     told = parse_pairs(words, "truth")
     try:
-        out = {name: float(value) for name, value in told.items()}
+        out = {_SHORT.get(name, name): float(value) for name, value in told.items()}
     except ValueError as error:
         raise NuebarError(f"--truth: expected numbers, got {' '.join(words)}") from error
     if set(out) != set(RESPONSE):

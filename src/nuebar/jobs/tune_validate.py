@@ -115,6 +115,9 @@ def run_validate(
     unknown = [study for study in job.studies if study not in STUDIES]
     if unknown or not job.studies or not job.densities:
         raise NuebarError(f"studies: expected some of {', '.join(STUDIES)}, got {', '.join(unknown) or 'none'}")
+    labels = [Path(word).name for word in job.densities]
+    if len(set(labels)) < len(labels):
+        raise NuebarError(f"densities: expected names that differ, got {', '.join(labels)}; validate them one by one")
     for name in ("points", "fits", "sets", "events"):
         if getattr(job, name) < 1:
             raise NuebarError(f"{name}: expected a whole number above 0, got {getattr(job, name)}")

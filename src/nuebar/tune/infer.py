@@ -48,7 +48,7 @@ METHODS = ("minuit", "nuts", "nested")
 TOLERANCE = 1e-4
 """Estimated distance to the minimum in units of χ²: 0.007 σ. Networks in single precision reach no closer."""
 
-STARTS = 3
+STARTS = 5
 REACH = 6.0
 """Half width of the interpolated region in standard deviations of the whitened parameters."""
 
@@ -457,7 +457,7 @@ def _result(
         data={source: round(float(k)) for source, k in zip(data.sources, np.asarray(likelihood.events), strict=True)},
         seed=seed,
         valid=minimum.valid if drawn is None else drawn.samples.valid,
-        reason=minimum.reason if drawn is None else (drawn.samples.reason or "converged"),
+        reason=_advice(minimum.reason) if drawn is None else (drawn.samples.reason or "converged"),
         goodness=goodness,
         # The sampler was given ln L over its highest value, which the evidence gets back.
         log_evidence=_number(None if drawn is None else drawn.samples.log_evidence) - 0.5 * minimum.cost,
@@ -474,17 +474,23 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
+def _advice(reason: str) -> str:
+    """What one can do about a best fit on an edge here."""
+    general = "widen the limit or fix the parameter"
+    return reason.replace(general, "give a prior, or train a density with a wider grid")
+
+
 def _doubts(fit: _Fit, drawn: _Draws | None) -> tuple[str, ...]:
     """What else a user must know."""
     told = []
     if drawn is None:
         if not fit.minimum.valid and not fit.minimum.at_limit:
-            told.append(f"the fit is not valid: {fit.minimum.reason}")
+            told.append(f"the fit is not valid: {_advice(fit.minimum.reason)}")
         return tuple(told)
     if not drawn.samples.valid:
         told.append(f"the samples are not valid: {drawn.samples.reason}")
     if not fit.minimum.valid and not fit.minimum.at_limit:
-        told.append(f"the fit before the sampling is not valid: {fit.minimum.reason}")
+        told.append(f"the fit before the sampling is not valid: {_advice(fit.minimum.reason)}")
     if drawn.note:
         told.append(drawn.note)
     return tuple(told)

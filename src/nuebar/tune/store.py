@@ -42,7 +42,13 @@ def density_folder(word: str | os.PathLike[str]) -> Path:
     Raises:
         NuebarError: There is no density.
     """
-    path = MODELS / str(word) if str(word) in PRETRAINED else Path(word)
+    path = Path(word)
+    if str(word) in PRETRAINED:
+        if (path / "model.json").is_file():
+            raise NuebarError(
+                f"density {str(word)!r}: expected one, got the shipped one and a folder; write ./{word} for the folder"
+            )
+        path = MODELS / str(word)
     if not (path / "model.json").is_file():
         raise NuebarError(
             f"density {str(word)!r}: expected one of {', '.join(PRETRAINED)}, or a folder made by 'nuebar tune train'"
