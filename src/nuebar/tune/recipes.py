@@ -135,7 +135,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "planar-published": PUBLISHED_PLANAR,
     "spline": Recipe(
-        settings=SplineSettings(), epochs=300, batch=16, events=1000, learning_rate=5e-4, beta2=0.99, period=300,
+        settings=SplineSettings(), epochs=600, batch=16, events=1000, learning_rate=5e-4, beta2=0.99, period=600,
         floor=1e-3, warm_up=500, validate_every=2000,
     ),
 }  # fmt: skip

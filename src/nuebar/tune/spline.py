@@ -33,6 +33,7 @@ __all__ = [
     "SplineFlow",
     "SplineNetwork",
     "SplineSettings",
+    "Warp",
     "knots_of",
     "new_network",
     "reference",
@@ -41,6 +42,7 @@ __all__ = [
     "spline_log_slope",
     "spline_value",
     "splines",
+    "warp_skeleton",
 ]
 
 ACTIVATIONS = {"gelu": jax.nn.gelu, "silu": jax.nn.silu, "tanh": jnp.tanh}
@@ -49,7 +51,10 @@ _LOWEST = 1e-7  # width and height of an interval at least
 _FLOOR = 1e-13  # probability spread evenly over the range: ln p stays finite where no event was ever seen
 _SHIFT = 0.5  # shifts of ln x are smaller
 N_KNOTS = 2001
-"""Knots of ln p for unbinned fits."""
+"""Knots of ln p for unbinned fits with a smooth density."""
+N_SPLINE_KNOTS = 32_001
+"""Of a spline flow: its ln p has a kink at every knot of the spline, and 2001 knots moved a fit by more than σ."""
+_NEAR = 0.06  # of ln x around a peak: two widths of the widest line
 _MONOMIALS = 9  # of first and second degree of three parameters
 
 
@@ -309,7 +314,7 @@ class SplineFlow(eqx.Module):
     @property
     def knots(self) -> np.ndarray:
         """Where :meth:`log_density` is given: even in the root of the observable, as the widths of peaks are."""
-        return knots_of(self.edges)
+        return knots_of(self.edges, N_SPLINE_KNOTS)
 
     def log_probabilities(self, response: ArrayLike) -> Array:
         """Ln of the probability of every bin, float64, shape ``(sources, bins)``; unchecked."""
@@ -411,12 +416,47 @@ def _sample(one: tuple[Array, Knots, Array], ends: Array, u: Array) -> Array:
     return jnp.exp(spline_inverse(knots, low + u * (high - low)) + shift)
 
 
-def knots_of(edges: np.ndarray) -> np.ndarray:
-    """Values of the observable between which ln p may be interpolated: a fifth of the narrowest peak apart.
+def knots_of(edges: np.ndarray, n: int = N_KNOTS) -> np.ndarray:
+    """Values of the observable between which ln p may be interpolated.
 
-    Peaks are sqrt(x) wide, so the knots are even in sqrt(x).
+    Peaks are sqrt(x) wide, so the knots are even in sqrt(x). The default of a smooth density is a fifth of a width.
+
+    Args:
+        edges: Bins of the observable.
+        n: Number of knots.
     """
-    return np.linspace(np.sqrt(edges[0]), np.sqrt(edges[-1]), N_KNOTS) ** 2
+    return np.linspace(np.sqrt(edges[0]), np.sqrt(edges[-1]), n) ** 2
+
+
+class Warp(eqx.Module):
+    """The pooled spectrum of every source, moved along ln x with its highest peak: a first guess of all spectra.
+
+    Attributes:
+        reference: From :func:`reference`.
+    """
+
+    reference: Reference
+
+    def log_probabilities(self, unit: Array, edges: np.ndarray) -> Array:
+        """Ln of the probability of every bin, up to a constant of each source.
+
+        Args:
+            unit: Parameters scaled to −1..1, shape ``(..., 3)``.
+            edges: Bins of the observable.
+
+        Returns:
+            Shape ``(..., sources, bins)``, of the type of ``unit``.
+        """
+        r = Reference(*(a.astype(unit.dtype) for a in self.reference))
+        low, high = interval(edges)
+        middle = 0.5 * (edges[1:] + edges[:-1])
+        m = jnp.concatenate([jnp.ones((*unit.shape[:-1], 1), unit.dtype), monomials(unit)], axis=-1)
+        shift = _SHIFT * jnp.tanh(jnp.einsum("...i,si->...s", m, r.shift) / _SHIFT)
+        knots = spline_knots(r.widths, r.heights, r.slopes, low, high)
+        wide = Knots(*(jnp.broadcast_to(a, (*shift.shape, a.shape[-1])) for a in knots))
+        t = jnp.log(jnp.asarray(middle, unit.dtype)) - shift[..., None]
+        bins = jnp.asarray(np.log(np.diff(edges) / middle), unit.dtype)
+        return spline_log_slope(wide, t) + bins
 
 
 # ---------------------------------------------------------------- to begin with
@@ -425,7 +465,7 @@ def knots_of(edges: np.ndarray) -> np.ndarray:
 def reference(
     unit: np.ndarray, counts: np.ndarray, edges: np.ndarray, intervals: int, *, points: int = 600
 ) -> Reference:
-    """Shift and spline of the pooled data.
+    """Spline of the pooled data, moved by a shift that follows the highest peak of each source.
 
     Args:
         unit: Parameters scaled to −1..1, shape ``(sets, 3)``.
@@ -443,10 +483,10 @@ def reference(
     out: list[tuple[np.ndarray, ...]] = []
     fine = np.linspace(low, high, 4001)
     for s in range(counts.shape[1]):
-        total = counts[:, s].sum(axis=1)
-        used = total > 0
-        mean = counts[used, s] @ logs / total[used]
-        shift = np.linalg.lstsq(m[used], mean - mean.mean(), rcond=None)[0]
+        used = counts[:, s].sum(axis=1) > 0
+        peak = np.array([_peak(n, logs) for n in counts[used, s]])
+        middle = float(np.median(peak))
+        shift = np.linalg.lstsq(m[used], peak - middle, rcond=None)[0]
         places = np.clip((logs - (m[used] @ shift)[:, None] - low) / (high - low) * 4000, 0, 3999).astype(int)
         density = np.bincount(places.ravel(), counts[used, s].ravel(), 4000)
         density = np.convolve(density, np.full(9, 1 / 9), "same")
@@ -460,6 +500,16 @@ def reference(
         slopes = np.interp(knots, 0.5 * (fine[1:] + fine[:-1]), density * 4000 / (high - low))
         out.append((shift, np.log(np.diff(knots)), np.log(heights), np.log(slopes)))
     return Reference(*(jnp.asarray(np.array(a), jnp.float32) for a in zip(*out, strict=True)))
+
+
+def _peak(counts: np.ndarray, logs: np.ndarray) -> float:
+    """Ln x of the highest peak: the mean of what lies near it, which statistics moves less than the highest bin."""
+    smooth = np.convolve(counts, np.ones(3), "same")
+    at = float(logs[int(np.argmax(smooth))])
+    for _ in range(3):
+        near = np.where(np.abs(logs - at) < _NEAR, counts, 0.0)
+        at = float(near @ logs / near.sum())
+    return at
 
 
 def new_network(settings: SplineSettings, start: Reference, seed: int) -> SplineNetwork:
@@ -481,9 +531,14 @@ def new_network(settings: SplineSettings, start: Reference, seed: int) -> Spline
 
 def skeleton(settings: SplineSettings, n_sources: int) -> SplineNetwork:
     """Shapes and types only, without memory."""
-    k = settings.intervals
-    start: Any = Reference(*(_zeros(n_sources, n) for n in (_MONOMIALS + 1, k, k, k + 1)))
-    return _network(settings, start, _zeros)
+    return _network(settings, warp_skeleton(settings.intervals, n_sources).reference, _zeros)
+
+
+def warp_skeleton(intervals: int, n_sources: int) -> Warp:
+    """Shapes and types only, without memory."""
+    sizes = (_MONOMIALS + 1, intervals, intervals, intervals + 1)
+    start: Any = Reference(*(_zeros(n_sources, n) for n in sizes))
+    return Warp(start)
 
 
 def _zeros(*shape: int) -> Any:

@@ -5,6 +5,9 @@ bin; a softmax with a temperature makes them probabilities, and divided by the b
 A. Serafini, D. Dolzhikov for JUNO, arXiv:2507.23297; encoder: A. Vaswani et al., arXiv:1706.03762). The sizes of the
 published table are the defaults.
 
+Beyond the paper, the network may add to the logarithm of a reference spectrum (``reference`` of the settings), so that
+it has to learn differences only.
+
 The network is float32, the softmax and what follows are float64: ln L of 50 000 events then scatters by some 0.003, by
 0.03 otherwise. Fits take the network in float64, too (:func:`nuebar.tune.density.precise`), which costs little more.
 """
@@ -26,6 +29,7 @@ from nuebar.errors import NuebarError
 from nuebar.predict.box import Provenance
 from nuebar.training import generator
 from nuebar.tune.density import response_vector, source_index
+from nuebar.tune.spline import Warp, warp_skeleton
 
 __all__ = ["Encoder", "Tede", "TedeSettings", "new_encoder", "skeleton"]
 
@@ -47,6 +51,8 @@ class TedeSettings:
         activation: relu or gelu.
         temperature: Of the softmax.
         dropout: Share of numbers that training leaves out, after attention and feed-forward.
+        reference: Intervals of a reference spectrum of every source, moved with its highest peak, to whose ln the
+            network adds; 0 for none, as published.
     """
 
     tokens: int = 1
@@ -57,6 +63,7 @@ class TedeSettings:
     activation: str = "gelu"
     temperature: float = 2.03
     dropout: float = 0.0
+    reference: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
@@ -72,6 +79,8 @@ class TedeSettings:
             raise NuebarError(f"TEDE activation: expected one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if not 0.01 <= self.temperature <= 100:
             raise NuebarError(f"TEDE temperature: expected a number from 0.01 to 100, got {self.temperature!r}")
+        if type(self.reference) is not int or not (self.reference == 0 or 4 <= self.reference <= _LARGEST):
+            raise NuebarError(f"TEDE reference: expected 0, or 4 to {_LARGEST} intervals, got {self.reference!r}")
         if not 0 <= self.dropout < 1:
             raise NuebarError(f"TEDE dropout: expected a number from 0 to below 1, got {self.dropout!r}")
 
@@ -130,6 +139,7 @@ class Encoder(eqx.Module):
     head: Dense
     head_norm: Norm
     last: Dense
+    warp: Warp | None = None
 
     def __call__(self, unit: Array, source: Array, key: Array | None = None) -> Array:
         """Logits.
@@ -174,7 +184,7 @@ def _dropped(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
-def new_encoder(settings: TedeSettings, n_sources: int, n_bins: int, seed: int) -> Encoder:
+def new_encoder(settings: TedeSettings, n_sources: int, n_bins: int, seed: int, warp: Warp | None = None) -> Encoder:
     """A network with random weights: uniform with variance 1/(3 inputs) (Y. LeCun et al., 1998), unit embeddings.
 
     Args:
@@ -182,24 +192,33 @@ def new_encoder(settings: TedeSettings, n_sources: int, n_bins: int, seed: int) 
         n_sources: Number of sources.
         n_bins: Number of bins.
         seed: Of the weights.
+        warp: The reference spectra, if the settings want them; the last layer then begins at zero.
     """
+    if (warp is None) != (settings.reference == 0):
+        raise NuebarError("TEDE reference: expected reference spectra exactly where the settings want them")
     random = generator(seed, 5)
 
     def uniform(*shape: int) -> Any:
         return (random.uniform(-1, 1, shape) / np.sqrt(shape[-2])).astype(np.float32)
 
-    encoder: Encoder = jax.tree.map(
-        jnp.array, _skeleton(settings, n_sources, n_bins, uniform, lambda *shape: random.normal(size=shape))
-    )
+    made = _skeleton(settings, n_sources, n_bins, uniform, lambda *shape: random.normal(size=shape))
+    encoder: Encoder = jax.tree.map(jnp.array, eqx.tree_at(lambda e: e.warp, made, warp, is_leaf=lambda x: x is None))
+    if warp is not None:
+        encoder = eqx.tree_at(lambda e: e.last.weight, encoder, jnp.zeros_like(encoder.last.weight))
     return encoder
 
 
 def skeleton(settings: TedeSettings, n_sources: int, n_bins: int) -> Encoder:
     """Shapes and types only, without memory."""
     zero = np.zeros((), np.float32)
-    return _skeleton(
+    made = _skeleton(
         settings, n_sources, n_bins, lambda *s: np.broadcast_to(zero, s), lambda *s: np.broadcast_to(zero, s)
     )
+    if settings.reference == 0:
+        return made
+    warp = warp_skeleton(settings.reference, n_sources)
+    whole: Encoder = eqx.tree_at(lambda e: e.warp, made, warp, is_leaf=lambda x: x is None)
+    return whole
 
 
 def _skeleton(s: TedeSettings, n_sources: int, n_bins: int, weight: Any, normal: Any) -> Encoder:
@@ -266,8 +285,12 @@ class Tede(eqx.Module):
         n = len(self.sources)
         low, high = np.array(self.limits).T
         unit = ((jnp.asarray(response, float) - low) / (high - low)).astype(self.encoder.last.weight.dtype)
-        logits = self.encoder(jnp.broadcast_to(unit, (n, 3)), jnp.arange(n))
-        return jax.nn.log_softmax(logits.astype(float) / self.encoder.settings.temperature, axis=1)
+        logits = self.encoder(jnp.broadcast_to(unit, (n, 3)), jnp.arange(n)).astype(float)
+        logits = logits / self.encoder.settings.temperature
+        if self.encoder.warp is not None:
+            centred = 2 * (jnp.asarray(response, float) - low) / (high - low) - 1
+            logits = logits + self.encoder.warp.log_probabilities(centred, self.edges)
+        return jax.nn.log_softmax(logits, axis=1)
 
     def log_density(self, response: ArrayLike) -> Array:
         """A histogram has no density at points.

@@ -28,14 +28,15 @@ from nuebar.training import Point, Training, count_parameters, generator, train
 from nuebar.tune.density import Density
 from nuebar.tune.planar import PlanarFlow, log_density_of, new_networks
 from nuebar.tune.recipes import Recipe, optimiser_of
-from nuebar.tune.spline import SplineFlow, new_network, reference, spline_log_slope, splines
-from nuebar.tune.tede import Tede, new_encoder
+from nuebar.tune.spline import SplineFlow, Warp, new_network, reference, spline_log_slope, splines
+from nuebar.tune.tede import Tede, TedeSettings, new_encoder
 
 __all__ = ["Sets", "TrainedDensity", "distances_of", "load_sets", "probabilities_of", "train_density"]
 
 Progress = Callable[[str, int, int], None]
 _VALIDATED = 150  # points of a validation set that are looked at during the training
 _BLOCK = 64  # points of one evaluation
+_GUESSED = 1024  # points whose reference spectra are made together
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +176,7 @@ def train_density(
             judge,
             optimiser_of(recipe, work.steps_per_epoch),
             settings,
+            trainable=work.trainable,
             checkpoint=checkpoint,
             identity={"recipe": recipe.told(), "data": sets.digest},
             progress=progress,
@@ -275,6 +277,7 @@ class _Work:
         batches: Of a step.
         steps_per_epoch: Steps that see every point once.
         density: Model → density.
+        trainable: Which leaves of the model are trained.
     """
 
     recipe: Recipe
@@ -283,6 +286,7 @@ class _Work:
     batches: Callable[[int], Any]
     steps_per_epoch: int
     density: Callable[[Any], Density] = field(repr=False)
+    trainable: Any = eqx.is_inexact_array
 
 
 def _common(recipe: Recipe, sets: Sets) -> dict[str, Any]:
@@ -299,38 +303,50 @@ def _common(recipe: Recipe, sets: Sets) -> dict[str, Any]:
 
 
 def _tede(recipe: Recipe, sets: Sets) -> _Work:
-    table, common = sets.table, _common(recipe, sets)
+    table, common, settings = sets.table, _common(recipe, sets), recipe.settings
+    assert isinstance(settings, TedeSettings)
     low, high = np.array(sets.limits).T
     unit = ((table.parameters - low) / (high - low)).astype(np.float32)
-    bins = table.edges.size - 1
     n_sources = len(table.sources)
     counts = table.counts[:, :, 1:-1]
     if counts.max() < 2**16:
         counts = counts.astype(np.uint16)  # half the memory
     rows = len(unit) * n_sources
     _require_rows(rows, recipe.batch, "histograms")
-    temperature = recipe.settings.temperature  # type: ignore[union-attr]
+    warp, guess = None, np.zeros((1, n_sources, 1), np.float32)
+    if settings.reference:
+        warp = Warp(reference(2.0 * unit - 1, counts, table.edges, settings.reference))
+        guess = _guessed(warp, 2 * unit - 1, table.edges)
+    order: list[Any] = [-1, None]
 
     def batches(step: int) -> Any:
         epoch, k = divmod(step, rows // recipe.batch)
         if order[0] != epoch:
             order[:] = [epoch, generator(recipe.seed, epoch).permutation(rows)]
         point, source = np.divmod(order[1][k * recipe.batch : (k + 1) * recipe.batch], n_sources)
-        return unit[point], source, counts[point, source], np.uint32(step)
-
-    order: list[Any] = [-1, None]
+        return unit[point], source, counts[point, source], guess[point % len(guess), source], np.uint32(step)
 
     def loss(model: Any, batch: Any) -> Array:
-        at, source, n, step = batch
-        dropout = recipe.settings.dropout > 0  # type: ignore[union-attr]
-        key = jax.random.fold_in(jax.random.key(recipe.seed), step) if dropout else None
+        at, source, n, first, step = batch
+        key = jax.random.fold_in(jax.random.key(recipe.seed), step) if settings.dropout > 0 else None
         share = n.astype(jnp.float32)
         share = share / share.sum(axis=1, keepdims=True)
-        log_p = jax.nn.log_softmax(model(at, source, key) / temperature, axis=1)
+        log_p = jax.nn.log_softmax(model(at, source, key) / settings.temperature + first, axis=1)
         return -(share * log_p).sum(axis=1).mean()
 
-    model = new_encoder(recipe.settings, n_sources, bins, recipe.seed)  # type: ignore[arg-type]
-    return _Work(recipe, model, loss, batches, rows // recipe.batch, lambda m: Tede(**common, encoder=m))
+    model = new_encoder(settings, n_sources, table.edges.size - 1, recipe.seed, warp)
+    trainable = jax.tree.map(eqx.is_inexact_array, model)
+    if warp is not None:
+        trainable = eqx.tree_at(lambda e: e.warp, trainable, jax.tree.map(lambda _: False, model.warp))
+    steps = rows // recipe.batch
+    return _Work(recipe, model, loss, batches, steps, lambda m: Tede(**common, encoder=m), trainable)
+
+
+def _guessed(warp: Warp, unit: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Ln of the reference spectra at all points, float32."""
+    one = jax.jit(lambda u: warp.log_probabilities(u, edges))
+    parts = [np.asarray(one(unit[k : k + _GUESSED])) for k in range(0, len(unit), _GUESSED)]
+    return np.concatenate(parts)
 
 
 def _planar(recipe: Recipe, sets: Sets) -> _Work:
