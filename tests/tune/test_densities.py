@@ -66,9 +66,7 @@ def densities():
             **COMMON,
             encoder=shaken(new_encoder(TedeSettings(width=20, heads=5, layers=2, feed_forward=32), 2, 160, 1), 0.05),
         ),
-        "planar": PlanarFlow(
-            **COMMON, networks=shaken(new_networks(PlanarSettings(flows=20, units=8), 2, 1), 0.3)
-        ),
+        "planar": PlanarFlow(**COMMON, networks=shaken(new_networks(PlanarSettings(flows=20, units=8), 2, 1), 0.3)),
         "spline": spline_density(),
     }
 
