@@ -46,7 +46,7 @@ predictors: $(VENV)/.dev  ## surrogates at the published size (hours; NETWORKS="
 
 tuning: $(VENV)/.dev  ## densities of calibration spectra at the published size (hours; DENSITIES="FOLDER ..." takes trained ones, RELEASE=folder); writes docs/results
 	for set in training validation-1 validation-2 testing-1 testing-2; do \
-	  $(BIN)/nuebar simulate calibration --set $$set --seed 1 --jobs 2 --out $(OUT)/calibration || exit; done
+	  $(BIN)/nuebar simulate calibration --set $$set --seed 1 --jobs 2 --cascades 20000000 --out $(OUT)/calibration || exit; done
 	$(if $(DENSITIES),,for recipe in tede spline planar; do \
 	  $(BIN)/nuebar tune train --recipe $$recipe --training $(OUT)/calibration/training \
 	    --validation $(OUT)/calibration/validation-1 $(OUT)/calibration/validation-2 --out $(OUT)/tuning/$$recipe || exit; done)
