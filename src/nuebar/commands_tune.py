@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,7 +39,7 @@ def tune_train(
     Parameters
     ----------
     recipe
-        tede, planar or spline (the shipped models), tede-published or planar-published, or a JSON file such as
+        tede, planar or spline (ours), tede-plain, tede-published or planar-published, or a JSON file such as
         best.json of a search.
     training
         Folder of the training set, from nuebar simulate calibration.
@@ -172,7 +171,7 @@ def tune_fit(
     Parameters
     ----------
     density
-        tede, spline or planar (shipped with nuebar), or a folder of nuebar tune train.
+        tede, spline or planar where the installation has them, or a folder of nuebar tune train.
     source
         Files of sources: Cs137=FILE K40=FILE ... Events (column n_pe, photo-electrons; Parquet, ROOT, HDF5, text) or
         histograms (CSV low,high,counts; UHI JSON; file.root:key).
@@ -377,7 +376,3 @@ def _fit_release(
     say(release_report(result))
     say("written: " + ", ".join(str(path) for path in paths))
     return 0 if result.fit.minimum.valid else EXIT_INVALID_FIT
-
-
-if __name__ == "__main__":
-    sys.exit(tune())

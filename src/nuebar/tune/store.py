@@ -1,4 +1,4 @@
-"""Densities as folders: weights in safetensors, everything else in JSON; and the ones that ship with nuebar."""
+"""Densities as folders: weights in safetensors, everything else in JSON; and words for those of an installation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["MODELS", "PRETRAINED", "density_folder", "describe_training", "load_
 
 MODELS = Path(__file__).parents[1] / "models"
 PRETRAINED = ("tede", "spline", "planar")
-"""Words for the densities that ship with nuebar, in :data:`MODELS`."""
+"""Words for the densities of an installation, in :data:`MODELS`."""
 
 KIND = "calibration density"
 _NETWORK = {"tede": "encoder", "planar": "networks", "spline": "network"}
@@ -49,6 +49,11 @@ def density_folder(word: str | os.PathLike[str]) -> Path:
                 f"density {str(word)!r}: expected one, got the shipped one and a folder; write ./{word} for the folder"
             )
         path = MODELS / str(word)
+        if not (path / "model.json").is_file():
+            raise NuebarError(
+                f"the trained density {str(word)!r} is not in this installation; make one with 'nuebar tune train "
+                f"--recipe {word}' and give its folder"
+            )
     if not (path / "model.json").is_file():
         raise NuebarError(
             f"density {str(word)!r}: expected one of {', '.join(PRETRAINED)}, or a folder made by 'nuebar tune train'"
