@@ -495,7 +495,7 @@ def release_report(result: ReleaseFit) -> str:
     if result.unfitted_chi2 is not None:
         lines.append(f"points not fitted: chi2 {result.unfitted_chi2:.2f}, p = {result.unfitted_p_value:.2g}")
     for curve in result.curves:
-        told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in curve.summary().items())
+        told = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in curve.summary().items())
         lines.append(f"{curve.name}: {told}")
     return "\n".join(lines)
 
