@@ -20,7 +20,8 @@ def require_numba() -> Any:
         import numba
     except ImportError as error:
         raise NuebarError(
-            "the detector Monte Carlo and the compiled and batch predictors need numba: pip install 'nuebar[fast]'"
+            "the detector Monte Carlo, single events of densities, and the compiled and batch predictors need numba: "
+            "pip install 'nuebar[fast]'"
         ) from error
     return numba
 

@@ -30,6 +30,7 @@ from nuebar.errors import NuebarError
 from nuebar.predict.box import Provenance
 from nuebar.training import generator
 from nuebar.tune.density import response_vector, source_index
+from nuebar.tune.events import EvenTable, hermite
 from nuebar.tune.spline import knots_of
 
 __all__ = ["Chain", "PlanarFlow", "PlanarNetworks", "PlanarSettings", "chain", "invert", "new_networks"]
@@ -41,6 +42,7 @@ _BLOCK = 10  # maps between which the backward pass keeps nothing
 _LOG_2PI = float(np.log(2 * np.pi))
 _NEWTON = 12  # steps of the inverse; each at least halves where Newton's would leave the bracket
 _TABLE = 4097  # knots of the inverse
+_MANY = 4000  # events from which ln p is interpolated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +251,7 @@ class PlanarFlow(eqx.Module):
         return log_density_of(self.maps(response), jnp.asarray(x, float), self.edges)
 
     def log_prob(self, n_pe: np.ndarray, response: Mapping[str, float], source: str) -> np.ndarray:
-        """Ln p per photo-electron, exact.
+        """Ln p per photo-electron; exact for a few events, interpolated between :attr:`knots` for thousands.
 
         Args:
             n_pe: Charges; outside the range the result is −inf.
@@ -259,9 +261,14 @@ class PlanarFlow(eqx.Module):
         x = np.asarray(n_pe, float) * self.pe_to_observable
         one, edges = self._of(response, source), self.edges
         inside = (x >= edges[0]) & (x <= edges[-1])
+        many = x.size > _MANY
+        at = self.knots if many else np.where(inside, x, edges[0]).ravel()
         with jax.enable_x64(True):
-            log_p = _log_prob(one, jnp.asarray(np.where(inside, x, edges[0])).ravel(), jnp.asarray(edges))
-        return np.where(inside, np.asarray(log_p).reshape(x.shape) + np.log(self.pe_to_observable), -np.inf)
+            log_p = np.asarray(_log_prob(one, jnp.asarray(at), jnp.asarray(edges)))
+        if many:  # the chain at the knots costs as much as at so many events
+            low, high = np.sqrt(edges[0]), np.sqrt(edges[-1])
+            log_p = EvenTable(low, high, log_p).at(np.sqrt(np.where(inside, x, edges[0]).ravel()))
+        return np.where(inside, log_p.reshape(x.shape) + np.log(self.pe_to_observable), -np.inf)
 
     def sample(self, n: int, response: Mapping[str, float], source: str, *, seed: int) -> np.ndarray:
         """Charges in photo-electrons: normal numbers taken back through the chain.
@@ -280,7 +287,8 @@ class PlanarFlow(eqx.Module):
             ends = np.asarray(jax.scipy.stats.norm.cdf(jnp.asarray(z[[0, -1]])))
             u = ends[0] + (ends[1] - ends[0]) * generator(seed, 6).random(n)
             wanted = np.asarray(ndtri(jnp.asarray(u)))
-        return _hermite(wanted, z, x, slope) / self.pe_to_observable
+        keep = np.concatenate([[True], np.diff(z) > 1e-12])
+        return hermite(wanted, z[keep], x[keep], slope[keep]) / self.pe_to_observable
 
     def counts(self, edges_pe: np.ndarray, response: Mapping[str, float], source: str, events: float) -> np.ndarray:
         """Expected counts in bins of the charge.
@@ -335,18 +343,6 @@ def _inverse_table(maps: Chain, edges: Array) -> tuple[Array, Array, Array]:
     x = invert(maps, z, low, high)
     z, log = chain(maps, x)
     return x, z, jnp.exp(-log)
-
-
-def _hermite(at: np.ndarray, x: np.ndarray, y: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Cubic through values and derivatives."""
-    keep = np.concatenate([[True], np.diff(x) > 1e-12])
-    x, y, slope = x[keep], y[keep], slope[keep]
-    k = np.clip(np.searchsorted(x, at) - 1, 0, x.size - 2)
-    h = x[k + 1] - x[k]
-    t = np.clip((at - x[k]) / h, 0, 1)
-    rise = y[k + 1] - y[k]
-    a, b = slope[k] * h, slope[k + 1] * h
-    return y[k] + t * (a + t * (3 * rise - 2 * a - b + t * (a + b - 2 * rise)))
 
 
 def new_networks(settings: PlanarSettings, n_sources: int, seed: int) -> PlanarNetworks:

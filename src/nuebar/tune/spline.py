@@ -26,6 +26,7 @@ from nuebar.errors import NuebarError
 from nuebar.predict.box import Provenance
 from nuebar.training import generator
 from nuebar.tune.density import response_vector, source_index
+from nuebar.tune.events import MonotoneSpline
 
 __all__ = [
     "Knots",
@@ -37,7 +38,6 @@ __all__ = [
     "knots_of",
     "new_network",
     "reference",
-    "spline_inverse",
     "spline_knots",
     "spline_log_slope",
     "spline_value",
@@ -221,23 +221,6 @@ def spline_value(knots: Knots, t: Array) -> Array:
     return a.y + a.height * (s * z**2 + a.left * mixed) / (s + (a.left + a.right - 2 * s) * mixed)
 
 
-def spline_inverse(knots: Knots, y: Array) -> Array:
-    """Where the spline takes a value: the root of a quadratic, without cancellation (eqs. 6 to 8).
-
-    Args:
-        knots: Of shapes ``(..., intervals)``.
-        y: Between 0 and 1, shape ``(..., values)``.
-    """
-    k = _at(knots, knots.y, y)
-    s, up = k.height / k.width, y - k.y
-    both = k.left + k.right - 2 * s
-    a = k.height * (s - k.left) + up * both
-    b = k.height * k.left - up * both
-    c = -s * up
-    root = jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0))
-    return k.x + k.width * jnp.clip(2 * c / (-b - root), 0, 1)
-
-
 # ---------------------------------------------------------------- the density
 
 
@@ -349,14 +332,12 @@ class SplineFlow(eqx.Module):
             source: One of the sources.
         """
         x = np.asarray(n_pe, float) * self.pe_to_observable
-        one, edges = self._of(response, source), self.edges
-        inside = (x >= edges[0]) & (x <= edges[-1])
-        with jax.enable_x64(True):
-            log_p = _log_prob(one, jnp.asarray(np.where(inside, x, edges[0])).ravel())
-        return np.where(inside, np.asarray(log_p).reshape(x.shape) + np.log(self.pe_to_observable), -np.inf)
+        spline, shift, inside = self._spline(response, source)
+        log_p = spline.log_density(x.ravel(), shift, self.edges[0], self.edges[-1])
+        return log_p.reshape(x.shape) + (np.log(self.pe_to_observable) - inside)
 
     def sample(self, n: int, response: Mapping[str, float], source: str, *, seed: int) -> np.ndarray:
-        """Charges in photo-electrons, by the inverse of the spline.
+        """Charges in photo-electrons, by the inverse of the spline (eqs. 6 to 8).
 
         Args:
             n: How many.
@@ -364,9 +345,11 @@ class SplineFlow(eqx.Module):
             source: One of the sources.
             seed: Of the random numbers.
         """
-        one, edges = self._of(response, source), self.edges
+        spline, shift, _ = self._spline(response, source)
+        edges, rows = self.edges, Knots(*(jnp.asarray(a) for a in spline.rows.T))
         with jax.enable_x64(True):
-            x = np.asarray(_sample(one, jnp.asarray(edges[[0, -1]]), jnp.asarray(generator(seed, 6).random(n))))
+            low, high = np.asarray(spline_value(rows, jnp.log(jnp.asarray(edges[[0, -1]])) - shift))
+        x = spline.inverse(low + generator(seed, 6).random(n) * (high - low), shift)
         return np.clip(x, edges[0], edges[-1]) / self.pe_to_observable
 
     def counts(self, edges_pe: np.ndarray, response: Mapping[str, float], source: str, events: float) -> np.ndarray:
@@ -396,24 +379,14 @@ class SplineFlow(eqx.Module):
             shift, knots, inside = _all(self, jnp.asarray(p))
         return shift[row], Knots(*(a[row] for a in knots)), inside[row]
 
+    def _spline(self, response: Mapping[str, float], source: str) -> tuple[MonotoneSpline, float, float]:
+        shift, knots, inside = self._of(response, source)
+        return MonotoneSpline(*(np.asarray(a) for a in knots)), float(shift), float(inside)
+
 
 @eqx.filter_jit
 def _all(flow: SplineFlow, response: Array) -> tuple[Array, Knots, Array]:
     return flow._splines(response)
-
-
-@jax.jit
-def _log_prob(one: tuple[Array, Knots, Array], x: Array) -> Array:
-    shift, knots, inside = one
-    logs = jnp.log(x)
-    return spline_log_slope(knots, logs - shift) - logs - inside
-
-
-@jax.jit
-def _sample(one: tuple[Array, Knots, Array], ends: Array, u: Array) -> Array:
-    shift, knots, _ = one
-    low, high = spline_value(knots, jnp.log(ends) - shift)
-    return jnp.exp(spline_inverse(knots, low + u * (high - low)) + shift)
 
 
 def knots_of(edges: np.ndarray, n: int = N_KNOTS) -> np.ndarray:
