@@ -125,8 +125,8 @@ PUBLISHED_PLANAR = Recipe(
 
 RECIPES: Mapping[str, Recipe] = {
     "tede": replace(
-        PUBLISHED_TEDE, settings=TedeSettings(reference=96), epochs=240, learning_rate=6e-4, beta1=0.9, beta2=0.999,
-        schedule="cosine", period=240, warm_up=1000, patience=None, validate_every=2500,
+        PUBLISHED_TEDE, settings=TedeSettings(reference=96), epochs=60, learning_rate=6e-4, beta1=0.9, beta2=0.999,
+        schedule="cosine", period=60, warm_up=1000, patience=None, validate_every=2500,
     ),
     "tede-plain": replace(
         PUBLISHED_TEDE, epochs=120, learning_rate=6e-4, beta1=0.9, beta2=0.999, schedule="cosine", period=120,
