@@ -32,6 +32,7 @@ from nuebar.tune.validate import BIAS_AIM_EVENTS, BIAS_AIM_PERCENT
 ROOT = Path(__file__).parents[1]
 WORST = 5  # points told one by one
 LARGEST_PICTURE = 200_000  # bytes
+KOLMOGOROV_MEAN = float(np.sqrt(np.pi / 2) * np.log(2))  # of √N times the distance
 ALL = (*STUDIES, "release", "methods")
 
 
@@ -47,6 +48,31 @@ def accuracy(record):
             for key, value in record[name].items()
         }
     return out
+
+
+def training_noise(data):
+    """d∞ that the statistics of the training alone leave at validation 2, for a polynomial dependence on the response.
+
+    At x, a least-squares fit of polynomials f to n spectra has the variance f(x)ᵀ (FᵀF)⁻¹ f(x) of one spectrum. The
+    expected distance of one spectrum of N events is 0.8687/√N (Kolmogorov's distribution).
+    """
+    training, points = load_table(Path(data) / "training"), load_table(Path(data) / "validation-2").parameters
+    low, high = training.parameters.min(axis=0), training.parameters.max(axis=0)
+
+    def powers(parameters, degree):
+        unit = 2 * (parameters - low) / (high - low) - 1
+        one = [np.polynomial.legendre.legvander(u, degree) for u in unit.T]
+        wanted = [
+            (a, b, c) for a in range(degree + 1) for b in range(degree + 1 - a) for c in range(degree + 1 - a - b)
+        ]
+        return np.stack([one[0][:, a] * one[1][:, b] * one[2][:, c] for a, b, c in wanted], axis=1)
+
+    out = {}
+    for degree in (2, 3, 4, 5):
+        f, at = powers(training.parameters, degree), powers(points, degree)
+        leverage = np.einsum("pi,ij,pj->p", at, np.linalg.inv(f.T @ f), at)
+        out[str(degree)] = (KOLMOGOROV_MEAN * np.sqrt(leverage / training.events.mean())).tolist()
+    return {"points": points.tolist(), "d_inf_by_degree": out}
 
 
 def exposures(record):
@@ -256,6 +282,8 @@ def studies(args, wanted):
         seconds = time.perf_counter() - began
         for study in group:
             numbers = {"size": size, "densities": summary(study, found, truth)}
+            if study == "accuracy":
+                numbers["training_noise"] = training_noise(args.data)
             options = {"command": "make tuning", "seconds": seconds, "seed": args.seed}
             print(write_claim(args.out, f"tune-{study}", numbers, **options), flush=True)
         records |= {study: found[study] for study in group}

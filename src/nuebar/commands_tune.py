@@ -39,7 +39,7 @@ def tune_train(
     Parameters
     ----------
     recipe
-        tede, planar or spline (ours), tede-plain, tede-published or planar-published, or a JSON file such as
+        tede, planar or spline (the shipped ones), tede-plain, tede-published or planar-published, or a JSON file such as
         best.json of a search.
     training
         Folder of the training set, from nuebar simulate calibration.
@@ -142,7 +142,7 @@ def tune_search(
 @tune.command(name="fit")
 def tune_fit(
     *,
-    density: str = "tede",
+    density: str = "spline",
     source: Words = None,
     data: Path | None = None,
     background: Words = None,
@@ -171,7 +171,7 @@ def tune_fit(
     Parameters
     ----------
     density
-        tede, spline or planar where the installation has them, or a folder of nuebar tune train.
+        tede, spline or planar (shipped with nuebar), or a folder of nuebar tune train.
     source
         Files of sources: Cs137=FILE K40=FILE ... Events (column n_pe, photo-electrons; Parquet, ROOT, HDF5, text) or
         histograms (CSV low,high,counts; UHI JSON; file.root:key).

@@ -147,6 +147,7 @@ def train(
     checkpoint: str | os.PathLike[str] | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    report: Callable[[int, float], None] | None = None,
 ) -> Trained[Model]:
     """Minimise a loss over minibatches.
 
@@ -162,6 +163,7 @@ def train(
         checkpoint: File to save to and to resume from.
         identity: JSON-able description of model, data and optimiser: a checkpoint with another one is refused.
         progress: Called as ``progress("training", steps done, steps at most)`` at every validation.
+        report: Called as ``report(step, validation)`` at every validation; it may raise to stop.
 
     Returns:
         The model of the best validation.
@@ -189,6 +191,8 @@ def train(
         state.seconds = time.monotonic() - clock
         if state.step % settings.validate_every == 0 or state.step == settings.max_steps:
             _validate(state, rest, validate, settings, clock)
+            if report is not None:
+                report(state.step, state.history[-1].validation)
             if progress is not None:
                 progress("training", state.step, settings.max_steps)
         reason = _finished(state, settings)

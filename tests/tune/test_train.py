@@ -111,8 +111,10 @@ def test_a_stopped_training_goes_on_to_the_same_bits(kind, folders, tmp_path):
         assert part.steps == 1
     with pytest.raises(NuebarError, match="another training"):
         train_density(replace(recipe, seed=2), sets, checkpoint=path)
-    again = train_density(recipe, sets, checkpoint=path)
+    told = []
+    again = train_density(recipe, sets, checkpoint=path, report=lambda step, value: told.append((step, value)))
     assert again.steps == whole.steps
+    assert told == [(p.step, p.validation) for p in whole.history]  # steps count from the first beginning
     assert again.seconds > part.seconds
     for a, b in zip(jax.tree.leaves(whole.density), jax.tree.leaves(again.density), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

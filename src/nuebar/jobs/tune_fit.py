@@ -59,7 +59,7 @@ class TuneJob:
         truth: Response parameters for the pictures, if known.
     """
 
-    density: str = "tede"
+    density: str = "spline"
     sources: Mapping[str, str] = field(default_factory=dict)
     background: Mapping[str, str] = field(default_factory=dict)
     columns: str | None = None

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nuebar.config import load_experiment
 from nuebar.errors import NuebarError
+from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.io.calibration import load_table, stored_charges
 from nuebar.io.files import atomic_path, output_folder, read_json
 from nuebar.io.results import load_result, save_result
@@ -52,6 +54,8 @@ STUDIES = ("accuracy", "example", "exposures", "points", "asimov", "calibration"
 _PER_CHUNK = {"points": 5, "asimov": 10, "calibration": 20}
 _ROWS: Mapping[str, type[Any]] = {"points": PointRows, "asimov": AsimovRows, "calibration": CalibrationRows}
 _FLOOR_DRAWS = 50
+_BLOCKS = 10  # of the pools, whose differences are the noise of an expected spectrum
+_ARRAYS = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,35 +249,67 @@ def _simulated(job: ValidateJob, study: str, word: str, density: Density, out: P
             np.linspace(0, len(table.parameters) - 1, min(job.points, len(table.parameters))).astype(int)
         )
         points = table.parameters[numbers]
-    each = _PER_CHUNK[study]
+    simulated = {
+        "study": study,
+        "experiment": job.experiment,
+        "data": str(Path(job.data).resolve()),
+        "plan": job.plan,
+        "catalogue": job.catalogue,
+        "numbers": numbers.tolist(),
+        "points": points.tolist(),
+    }
+    chunks = -(-len(numbers) // _PER_CHUNK[study])
+    spectra = None
+    if study == "asimov":  # what takes time is the same for all densities
+        stage = Stage("expected", "nuebar.jobs.tune_validate:expected_chunk", simulated, chunks, _ARRAYS, isolated=True)
+        spectra = [str(path) for path in run_stage(out, stage, seed=job.seed, **options).paths]
     model = read_json(density_folder(word) / "model.json")
-    stage = Stage(
-        f"{study}-{Path(word).name}",
-        "nuebar.jobs.tune_validate:study_chunk",
-        {
-            "study": study,
-            "density": str(Path(word).resolve()) if Path(word).is_dir() else word,
-            "digest": model.get("digest", ""),
-            "experiment": job.experiment,
-            "data": str(Path(job.data).resolve()),
-            "plan": job.plan,
-            "catalogue": job.catalogue,
-            "fits": job.fits,
-            "events": job.events,
-            "study_seed": job.seed,
-            "numbers": numbers.tolist(),
-            "points": points.tolist(),
-        },
-        -(-len(numbers) // each),
-        ".json",
-        isolated=True,
-    )
+    config = {
+        **simulated,
+        "density": str(Path(word).resolve()) if Path(word).is_dir() else word,
+        "digest": model.get("digest", ""),
+        "fits": job.fits,
+        "events": job.events,
+        "study_seed": job.seed,
+        "spectra": spectra,
+    }
+    name = f"{study}-{Path(word).name}"
+    stage = Stage(name, "nuebar.jobs.tune_validate:study_chunk", config, chunks, ".json", isolated=True)
     result = run_stage(out, stage, seed=job.seed, **options)
     parts = [_ROWS[study].from_json(load_result(path)["rows"]) for path in result.paths]
     rows = joined_rows(parts)
     if study == "points":
         return point_study(density, rows)
     return asimov_study(density, rows) if study == "asimov" else calibration_study(density, rows)
+
+
+def expected_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict[str, Any]:
+    """Expected spectra of some points, in blocks of the pools."""
+    each = _PER_CHUNK[config["study"]]
+    points = config["points"][chunk * each : (chunk + 1) * each]
+    sources = _sources(config["experiment"], config["data"], config["plan"], config["catalogue"])
+    made = np.stack([sources.expected(point, _BLOCKS) for point in points])
+    save_arrays(path, {"expected": made}, {"sources": list(sources.sources)})
+    return {"rows": len(points)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    """Spectra of :func:`expected_chunk` in place of the simulation that made them."""
+
+    sources: tuple[str, ...]
+    spectra: Mapping[tuple[float, ...], np.ndarray]
+
+    @classmethod
+    def load(cls, path: str, points: list[list[float]]) -> _Expected:
+        arrays, metadata = load_arrays(path)
+        return cls(tuple(metadata["sources"]), {tuple(p): a for p, a in zip(points, arrays["expected"], strict=True)})
+
+    def expected(self, response: ArrayLike, blocks: int = 1) -> np.ndarray:
+        return self.spectra[tuple(np.asarray(response).tolist())]
+
+    def counts(self, *args: Any, **more: Any) -> np.ndarray:
+        raise TypeError("expected spectra have no events")
 
 
 def study_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict[str, Any]:
@@ -283,6 +319,9 @@ def study_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dic
     chosen = slice(chunk * each, (chunk + 1) * each)
     numbers, points = config["numbers"][chosen], config["points"][chosen]
     density = _density(config["density"], config["digest"])
+    if study == "asimov":
+        stored = _Expected.load(config["spectra"][chunk], points)
+        return _written(path, asimov_rows(density, stored, points, events=config["events"], blocks=_BLOCKS), points)
     sources = _sources(config["experiment"], config["data"], config["plan"], config["catalogue"])
     rows: Any
     if study == "points":
@@ -290,13 +329,15 @@ def study_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dic
         rows = point_rows(
             density, sources, named, sets=config["fits"], events=config["events"], seed=config["study_seed"]
         )
-    elif study == "asimov":
-        rows = asimov_rows(density, sources, points, events=config["events"])
     else:
         rows = calibration_rows(density, sources, numbers, events=config["events"], seed=config["study_seed"])
+    return _written(path, rows, numbers)
+
+
+def _written(path: Path, rows: Any, done: list[Any]) -> dict[str, Any]:
     with atomic_path(path) as target:
         target.write_text(json.dumps({"format": 1, "rows": rows.to_json()}), encoding="utf-8")
-    return {"rows": len(numbers)}
+    return {"rows": len(done)}
 
 
 @lru_cache(maxsize=2)

@@ -19,6 +19,7 @@ from scipy.special import ndtr, roots_hermitenorm
 
 from nuebar.config import Experiment
 from nuebar.errors import NuebarError
+from nuebar.kernels import njit
 from nuebar.simulate.calibration import CalibrationPlan, charges, histogram, load_plan, require_sources
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.light import EXACT_BELOW, Electronics
@@ -242,12 +243,15 @@ def _normal_of(charge: np.ndarray, mean: np.ndarray, electronics: Electronics) -
     return result
 
 
-def _shared(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+@njit
+def _shared(values, grid):  # type: ignore[no-untyped-def]
     """How many values belong to every point of an even grid, each shared between its neighbours."""
-    n = grid.size
-    place = (values - grid[0]) * ((n - 1) / (grid[-1] - grid[0]))
-    inside = (place >= 0) & (place < n - 1)
-    place = place[inside]
-    left = place.astype(np.intp)
-    right = place - left
-    return np.bincount(left, 1 - right, n) + np.bincount(left + 1, right, n)
+    out = np.zeros(grid.size)
+    cells = (grid.size - 1) / (grid[-1] - grid[0])
+    for value in values:
+        place = (value - grid[0]) * cells
+        if 0 <= place < grid.size - 1:
+            left = int(place)
+            out[left] += 1 - (place - left)
+            out[left + 1] += place - left
+    return out

@@ -36,6 +36,7 @@ __all__ = [
     "SplineSettings",
     "Warp",
     "knots_of",
+    "moved",
     "new_network",
     "reference",
     "spline_knots",
@@ -423,13 +424,41 @@ class Warp(eqx.Module):
         r = Reference(*(a.astype(unit.dtype) for a in self.reference))
         low, high = interval(edges)
         middle = 0.5 * (edges[1:] + edges[:-1])
-        m = jnp.concatenate([jnp.ones((*unit.shape[:-1], 1), unit.dtype), monomials(unit)], axis=-1)
-        shift = _SHIFT * jnp.tanh(jnp.einsum("...i,si->...s", m, r.shift) / _SHIFT)
+        shift = self.shift(unit)
         knots = spline_knots(r.widths, r.heights, r.slopes, low, high)
         wide = Knots(*(jnp.broadcast_to(a, (*shift.shape, a.shape[-1])) for a in knots))
         t = jnp.log(jnp.asarray(middle, unit.dtype)) - shift[..., None]
         bins = jnp.asarray(np.log(np.diff(edges) / middle), unit.dtype)
         return spline_log_slope(wide, t) + bins
+
+    def shift(self, unit: Array) -> Array:
+        """How far ln x has moved, shape ``(..., sources)``, between −0.5 and 0.5.
+
+        Args:
+            unit: Parameters scaled to −1..1, shape ``(..., 3)``.
+        """
+        m = jnp.concatenate([jnp.ones((*unit.shape[:-1], 1), unit.dtype), monomials(unit)], axis=-1)
+        return _SHIFT * jnp.tanh(jnp.einsum("...i,si->...s", m, self.reference.shift.astype(unit.dtype)) / _SHIFT)
+
+
+def moved(values: Array, shift: Array, edges: np.ndarray) -> Array:
+    """Values at the bins, from values on a grid that moves along ln x: by cubics with continuous slopes (E. Catmull).
+
+    The grid is even in the root of x, as the widths of peaks are, and has room for every shift.
+
+    Args:
+        values: On the grid, shape ``(..., nodes)``.
+        shift: Of ln x, shape ``(...)``.
+        edges: Of the bins.
+    """
+    n = values.shape[-1]
+    low, high = np.exp(0.5 * np.array(interval(edges)))
+    middle = jnp.asarray(np.sqrt(0.5 * (edges[1:] + edges[:-1])), values.dtype)
+    place = (middle * jnp.exp(-0.5 * shift[..., None]) - low) * ((n - 1) / (high - low))
+    k = jnp.clip(jnp.floor(place), 1, n - 3)
+    t, k = place - k, k.astype(jnp.int32)
+    a, b, c, d = (jnp.take_along_axis(values, k + j, axis=-1) for j in (-1, 0, 1, 2))
+    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
 
 
 # ---------------------------------------------------------------- to begin with

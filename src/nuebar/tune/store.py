@@ -1,4 +1,4 @@
-"""Densities as folders: weights in safetensors, everything else in JSON; and words for those of an installation."""
+"""Densities as folders: weights in safetensors, everything else in JSON; and the ones that ship with nuebar."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["MODELS", "PRETRAINED", "density_folder", "describe_training", "load_
 
 MODELS = Path(__file__).parents[1] / "models"
 PRETRAINED = ("tede", "spline", "planar")
-"""Words for the densities of an installation, in :data:`MODELS`."""
+"""Words for the densities that ship with nuebar, in :data:`MODELS`."""
 
 KIND = "calibration density"
 _NETWORK = {"tede": "encoder", "planar": "networks", "spline": "network"}

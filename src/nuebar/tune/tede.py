@@ -29,7 +29,7 @@ from nuebar.errors import NuebarError
 from nuebar.predict.box import Provenance
 from nuebar.training import generator
 from nuebar.tune.density import response_vector, source_index
-from nuebar.tune.spline import Warp, warp_skeleton
+from nuebar.tune.spline import Warp, moved, warp_skeleton
 
 __all__ = ["Encoder", "Tede", "TedeSettings", "new_encoder", "skeleton"]
 
@@ -52,7 +52,7 @@ class TedeSettings:
         temperature: Of the softmax.
         dropout: Share of numbers that training leaves out, after attention and feed-forward.
         reference: Intervals of a reference spectrum of every source, moved with its highest peak, to whose ln the
-            network adds; 0 for none, as published.
+            network adds on a grid that moves likewise; 0 for none, as published.
     """
 
     tokens: int = 1
@@ -150,7 +150,8 @@ class Encoder(eqx.Module):
             key: Random key of the dropout, in training.
 
         Returns:
-            float32, shape ``(rows, bins)``, not yet divided by the temperature.
+            float32, shape ``(rows, bins)``, not yet divided by the temperature: of the bins, or with a reference of
+            the nodes of :func:`nuebar.tune.spline.moved`.
         """
         s, act = self.settings, ACTIVATIONS[self.settings.activation]
         e = self.embedding
@@ -289,7 +290,8 @@ class Tede(eqx.Module):
         logits = logits / self.encoder.settings.temperature
         if self.encoder.warp is not None:
             centred = 2 * (jnp.asarray(response, float) - low) / (high - low) - 1
-            logits = logits + self.encoder.warp.log_probabilities(centred, self.edges)
+            warp = self.encoder.warp
+            logits = moved(logits, warp.shift(centred), self.edges) + warp.log_probabilities(centred, self.edges)
         return jax.nn.log_softmax(logits, axis=1)
 
     def log_density(self, response: ArrayLike) -> Array:

@@ -28,7 +28,7 @@ from nuebar.training import Point, Training, count_parameters, generator, train
 from nuebar.tune.density import Density
 from nuebar.tune.planar import PlanarFlow, log_density_of, new_networks
 from nuebar.tune.recipes import Recipe, optimiser_of
-from nuebar.tune.spline import SplineFlow, Warp, new_network, reference, spline_log_slope, splines
+from nuebar.tune.spline import SplineFlow, Warp, moved, new_network, reference, spline_log_slope, splines
 from nuebar.tune.tede import Tede, TedeSettings, new_encoder
 
 __all__ = ["Sets", "TrainedDensity", "distances_of", "load_sets", "probabilities_of", "train_density"]
@@ -168,18 +168,18 @@ def train_density(
             max_seconds=max_seconds,
             log=log,
         )
-        judge = _Judge(work, sets, report)
         done = train(
             work.model,
             work.loss,
             work.batches,
-            judge,
+            _Judge(work, sets),
             optimiser_of(recipe, work.steps_per_epoch),
             settings,
             trainable=work.trainable,
             checkpoint=checkpoint,
             identity={"recipe": recipe.told(), "data": sets.digest},
             progress=progress,
+            report=report,
         )
     return TrainedDensity(
         work.density(done.model),
@@ -198,18 +198,14 @@ def train_density(
 class _Judge:
     """Mean d₂ over sources, points and validation sets, each set weighing the same."""
 
-    def __init__(self, work: _Work, sets: Sets, report: Callable[[int, float], None] | None) -> None:
-        self._work, self._report, self._calls = work, report, 0
+    def __init__(self, work: _Work, sets: Sets) -> None:
+        self._work = work
         self._sets = [_some(table, _VALIDATED) for table in sets.validation]
 
     def __call__(self, model: Any) -> float:
         density = self._work.density(model)
         found = [float(distances_of(_fast(density, table.parameters), table)[1].mean()) for table in self._sets]
-        value = float(np.mean(found))
-        self._calls += 1
-        if self._report is not None:
-            self._report(self._calls * self._work.recipe.validate_every, value)
-        return value
+        return float(np.mean(found))
 
 
 def _some(table: CalibrationTable, points: int) -> CalibrationTable:
@@ -313,10 +309,10 @@ def _tede(recipe: Recipe, sets: Sets) -> _Work:
         counts = counts.astype(np.uint16)  # half the memory
     rows = len(unit) * n_sources
     _require_rows(rows, recipe.batch, "histograms")
-    warp, guess = None, np.zeros((1, n_sources, 1), np.float32)
+    warp, guess, shifts = None, np.zeros((1, n_sources, 1), np.float32), np.zeros((1, n_sources), np.float32)
     if settings.reference:
         warp = Warp(reference(2.0 * unit - 1, counts, table.edges, settings.reference))
-        guess = _guessed(warp, 2 * unit - 1, table.edges)
+        guess, shifts = _guessed(warp, 2 * unit - 1, table.edges), np.asarray(warp.shift(jnp.asarray(2 * unit - 1)))
     order: list[Any] = [-1, None]
 
     def batches(step: int) -> Any:
@@ -324,14 +320,18 @@ def _tede(recipe: Recipe, sets: Sets) -> _Work:
         if order[0] != epoch:
             order[:] = [epoch, generator(recipe.seed, epoch).permutation(rows)]
         point, source = np.divmod(order[1][k * recipe.batch : (k + 1) * recipe.batch], n_sources)
-        return unit[point], source, counts[point, source], guess[point % len(guess), source], np.uint32(step)
+        first = guess[point % len(guess), source], shifts[point % len(shifts), source]
+        return unit[point], source, counts[point, source], first, np.uint32(step)
 
     def loss(model: Any, batch: Any) -> Array:
-        at, source, n, first, step = batch
+        at, source, n, (first, shift), step = batch
         key = jax.random.fold_in(jax.random.key(recipe.seed), step) if settings.dropout > 0 else None
         share = n.astype(jnp.float32)
         share = share / share.sum(axis=1, keepdims=True)
-        log_p = jax.nn.log_softmax(model(at, source, key) / settings.temperature + first, axis=1)
+        logits = model(at, source, key) / settings.temperature
+        if settings.reference:
+            logits = moved(logits, shift, table.edges) + first
+        log_p = jax.nn.log_softmax(logits, axis=1)
         return -(share * log_p).sum(axis=1).mean()
 
     model = new_encoder(settings, n_sources, table.edges.size - 1, recipe.seed, warp)
