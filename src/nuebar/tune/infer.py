@@ -48,6 +48,9 @@ METHODS = ("minuit", "nuts", "nested")
 TOLERANCE = 1e-4
 """Estimated distance to the minimum in units of χ²: 0.007 σ. Networks in single precision reach no closer."""
 
+ROUGH_TOLERANCE = 0.02
+"""The same where ln L has kinks (single events, spline flow), near which no minimum is smoother: 0.1 σ."""
+
 STARTS = 5
 REACH = 6.0
 """Half width of the interpolated region in standard deviations of the whitened parameters."""
@@ -179,7 +182,8 @@ def _fitted(
         best = np.concatenate([best, np.clip(likelihood.norms(best)[0], *NORM_LIMITS)])
     tick("minuit", 0, 1)
     wanted = RESPONSE if minos else ()
-    minimum = minimise(problem, best, names=names, lower=walls[0], upper=walls[1], minos=wanted, tol=TOLERANCE)
+    tol = ROUGH_TOLERANCE if likelihood.rough else TOLERANCE
+    minimum = minimise(problem, best, names=names, lower=walls[0], upper=walls[1], minos=wanted, tol=tol)
     return _Fit(minimum, problem.expansion(minimum.values)[1], problem.n_calls, problem.n_expansions)
 
 

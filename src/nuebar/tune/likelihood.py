@@ -63,6 +63,9 @@ _HESSIAN_STEP = 0.05
 """Of the differences, in standard deviations of the whitened parameters. They err by some 1e-4 of the change of the
 curvature over one standard deviation, and a network in single precision by 1e-7/_HESSIAN_STEP of its slopes."""
 
+_ROUGH_TOL = 0.01  # of a descent between kinks
+_ROUGH_STEP = 0.5  # where ln L has kinks, which change a slope by some 0.05 per standard deviation
+
 _GRID = (5, 9, 17)
 """Points of the coarse scan: 4.5 in kB and 0.125 in fC, and 2.5 % of the light yield, less than the width of a peak."""
 
@@ -135,6 +138,7 @@ class ResponseLikelihood(eqx.Module):
         sources: Names of the rows.
         limits: Box of the response parameters.
         unbinned: Whether the table is at knots.
+        rough: Whether ln L has kinks: of single events with a density whose ln p has some.
     """
 
     weights: Array
@@ -148,6 +152,7 @@ class ResponseLikelihood(eqx.Module):
     sources: tuple[str, ...] = eqx.field(static=True)
     limits: tuple[tuple[float, float], ...] = eqx.field(static=True)
     unbinned: bool = eqx.field(static=True)
+    rough: bool = eqx.field(static=True, default=False)
 
     @classmethod
     def build(
@@ -197,6 +202,7 @@ class ResponseLikelihood(eqx.Module):
             sources=tuple(data.sources),
             limits=tuple((float(low), float(high)) for low, high in density.limits),
             unbinned=unbinned,
+            rough=unbinned and getattr(density, "rough", False),
         )
 
     def log_likelihood(self, response: ArrayLike) -> Array:
@@ -381,11 +387,11 @@ class ResponseProblem:
         normal = self.expansion(x)[1][np.ix_(free, free)]
         unit = np.sqrt(np.diag(normal))
         white = np.linalg.inv(np.linalg.cholesky(normal / np.outer(unit, unit))).T / unit[:, None]
-        columns = []
+        columns, step = [], _ROUGH_STEP if self.likelihood.rough else _HESSIAN_STEP
         for direction in white.T:
             d = np.zeros(x.shape)
-            d[free] = _HESSIAN_STEP * direction
-            columns.append((self.gradient(x + d) - self.gradient(x - d))[free] / (2.0 * _HESSIAN_STEP))
+            d[free] = step * direction
+            columns.append((self.gradient(x + d) - self.gradient(x - d))[free] / (2.0 * step))
         curved = np.array(columns).T @ np.linalg.inv(white)
         hessian = np.zeros((x.size, x.size))
         hessian[np.ix_(free, free)] = 0.5 * (curved + curved.T)
@@ -395,6 +401,7 @@ class ResponseProblem:
         self, start: np.ndarray, lower: np.ndarray, upper: np.ndarray, free: np.ndarray, n_iterations: int, tol: float
     ) -> GaussNewtonResult:
         """Fisher's scoring with damping, :func:`nuebar.stats.gauss_newton.descend`; its arguments."""
+        tol = max(tol, _ROUGH_TOL) if self.likelihood.rough else tol
         return descend(self.expansion, start, n_iterations, lower=lower, upper=upper, free=free, tol=tol)
 
 

@@ -51,7 +51,7 @@ _LARGEST = 2000
 _LOWEST = 1e-7  # width and height of an interval at least
 _FLOOR = 1e-13  # probability spread evenly over the range: ln p stays finite where no event was ever seen
 _SHIFT = 0.5  # shifts of ln x are smaller
-N_KNOTS = 2001
+N_KNOTS = 5001
 """Knots of ln p for unbinned fits with a smooth density."""
 N_SPLINE_KNOTS = 32_001
 """Of a spline flow: its ln p has a kink at every knot of the spline, and 2001 knots moved a fit by more than σ."""
@@ -300,6 +300,11 @@ class SplineFlow(eqx.Module):
         """Where :meth:`log_density` is given: even in the root of the observable, as the widths of peaks are."""
         return knots_of(self.edges, N_SPLINE_KNOTS)
 
+    @property
+    def rough(self) -> bool:
+        """True: ln p has a kink at every knot of the spline."""
+        return True
+
     def log_probabilities(self, response: ArrayLike) -> Array:
         """Ln of the probability of every bin, float64, shape ``(sources, bins)``; unchecked."""
         shift, knots, inside = self._splines(response)
@@ -393,7 +398,7 @@ def _all(flow: SplineFlow, response: Array) -> tuple[Array, Knots, Array]:
 def knots_of(edges: np.ndarray, n: int = N_KNOTS) -> np.ndarray:
     """Values of the observable between which ln p may be interpolated.
 
-    Peaks are sqrt(x) wide, so the knots are even in sqrt(x). The default of a smooth density is a fifth of a width.
+    Peaks are sqrt(x) wide, so the knots are even in sqrt(x). The default of a smooth density is a twelfth of a width.
 
     Args:
         edges: Bins of the observable.
