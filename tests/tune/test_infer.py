@@ -10,9 +10,10 @@ from scipy.stats import norm, qmc
 from nuebar.errors import NuebarError
 from nuebar.io.posteriors import ResponsePosterior
 from nuebar.stats.minimise import minimise
+from nuebar.stats.sample import Samples
 from nuebar.tune.data import CalibrationData
 from nuebar.tune.density import RESPONSE
-from nuebar.tune.infer import INTERPOLATION_ERROR, _Fit, _interpolated, infer, load_tuning, save_tuning
+from nuebar.tune.infer import INTERPOLATION_ERROR, _corrected, _Fit, _interpolated, infer, load_tuning, save_tuning
 from nuebar.tune.likelihood import ResponseLikelihood, ResponseProblem
 
 spec = importlib.util.spec_from_file_location("toy_density", Path(__file__).with_name("toy.py"))
@@ -122,11 +123,12 @@ def test_the_interpolant_is_the_likelihood_where_the_posterior_is(data, fit):
     likelihood = ResponseLikelihood.build(data, DENSITY)
     minimum = minimise(ResponseProblem(likelihood), fit.mean, names=RESPONSE)
     highest = -0.5 * minimum.cost
-    target, calls = _interpolated(likelihood, _Fit(minimum, np.eye(3), 0, 0), highest, 0)
+    target, calls, expected = _interpolated(likelihood, _Fit(minimum, np.eye(3), 0, 0), highest, 0)
     x = np.random.default_rng(5).multivariate_normal(fit.mean, 4 * fit.covariance, 64)
     values = np.asarray(jax.jit(jax.vmap(target))(x))
     assert np.abs(values - (likelihood.batch(x) - highest)).max() < INTERPOLATION_ERROR
     assert calls < 1000
+    assert expected < INTERPOLATION_ERROR
 
 
 @pytest.mark.slow
@@ -222,3 +224,21 @@ def test_nuts_is_right_where_the_box_cuts_the_posterior(seed):
     sigma = np.sqrt(weight @ (x - mean) ** 2 / weight.sum())
     np.testing.assert_allclose((nuts.mean - mean) / sigma, 0.0, atol=0.06)
     np.testing.assert_allclose(np.sqrt(np.diag(nuts.covariance)) / sigma, 1.0, atol=0.05)
+
+
+def test_draws_of_a_poor_interpolant_are_corrected():
+    """Those of one normal distribution become those of another; too different a one is refused."""
+    random = np.random.default_rng(4)
+    x = random.standard_normal((60_000, 1))
+    samples = Samples(
+        "nuts", ("x",), x, norm.logpdf(x[:, 0]), x.mean(axis=0), np.cov(x, rowvar=False), np.full(1, 60_000.0),
+        np.ones(1), 0.0, None, None, 1, 0.0, True, "",
+    )  # fmt: skip
+    exact = norm.logpdf(x[:, 0], 0.15, 0.9)
+    found = _corrected(samples, exact, 20_000, 5)
+    assert found.values.shape == (20_000, 1)
+    assert abs(found.mean[0] - 0.15) < 4 * 0.9 / np.sqrt(20_000)
+    assert np.sqrt(found.covariance) == pytest.approx(0.9, rel=0.03)
+    assert found.effective[0] < 60_000
+    np.testing.assert_allclose(found.log_likelihood, norm.logpdf(found.values[:, 0], 0.15, 0.9))
+    assert _corrected(samples, norm.logpdf(x[:, 0], 4.0, 0.1), 20_000, 5) is None

@@ -57,10 +57,14 @@ REACH = 6.0
 
 ORDERS = (6, 8, 10, 12, 14)
 INTERPOLATION_ERROR = 0.01
-"""Of ln L, above which the interpolant is not used; posteriors then differ by less than 1 %."""
+"""Of ln L, above which draws of the interpolant are corrected; posteriors then differ by less than 1 %."""
+
+CORRECTABLE = 0.5
+"""Of ln L, above which they are not corrected but the density itself is sampled."""
 
 MOST_REJECTED = 10  # samples for one inside the box; beyond that the box is sampled itself
 _AIM = 0.6  # of the allowed error, at points of the Gaussian, before the sampler runs
+_SPARE = 1.6  # draws of an interpolant for one that is wanted, where they are corrected
 _CHECKED = 256  # posterior samples at which interpolant and network are compared
 
 
@@ -252,8 +256,8 @@ def _sampled(
     highest = -0.5 * minimum.cost
     n_direct, error, note = 0, math.nan, ""
 
-    def draw(target: _Direct | _Interpolated) -> Samples:
-        options: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "progress": tick, "method": method}
+    def draw(target: _Direct | _Interpolated, wanted: int = n_samples) -> Samples:
+        options: dict[str, Any] = {"n_samples": wanted, "seed": seed, "progress": tick, "method": method}
         inner = None if method == "nested" else _sampled_whitened(target, names, walls, fit, options)
         if inner is not None:
             return inner
@@ -262,8 +266,16 @@ def _sampled(
     # With a background, norms and response do not separate.
     if not direct and not (free_norms and likelihood.background is not None):
         tick("interpolant", 0, 1)
-        target, n_direct = _interpolated(likelihood, fit, highest, seed)
-        if target is not None:
+        target, n_direct, expected = _interpolated(likelihood, fit, highest, seed)
+        if target is not None and method == "nuts" and expected > INTERPOLATION_ERROR:
+            samples = draw(target, math.ceil(_SPARE * n_samples))
+            exact = likelihood.batch(samples.values) - highest
+            error = float(np.abs(samples.log_likelihood - exact).max())
+            n_direct += len(exact)
+            if (corrected := _corrected(samples, exact, n_samples, seed)) is not None:
+                note = f"ln L was interpolated to {error:.2g} only, so its draws were corrected with the density itself"
+                return _Draws(corrected, error, n_direct, note)
+        elif target is not None:
             samples = draw(target)
             rows = np.random.default_rng(seed).permutation(len(samples.values))[:_CHECKED]
             points = samples.values[rows]
@@ -276,6 +288,33 @@ def _sampled(
         error = math.nan
     samples = draw(_Direct(likelihood, jnp.asarray(highest)))
     return _Draws(samples, error, n_direct + samples.n_calls, note)
+
+
+def _corrected(samples: Samples, exact: np.ndarray, n_samples: int, seed: int) -> Samples | None:
+    """Draws of the posterior from those of an interpolant, by rejection; None where too few are left.
+
+    Args:
+        samples: Of the interpolant.
+        exact: ln L at them.
+        n_samples: How many are wanted.
+        seed: Of the rejection.
+    """
+    log_weight = exact - samples.log_likelihood
+    accepted = np.log(np.random.default_rng([seed, 3]).random(len(exact))) < log_weight - log_weight.max()
+    rows = np.flatnonzero(accepted)
+    if len(rows) < n_samples:
+        return None
+    effective = samples.effective * len(rows) / len(exact)
+    rows = rows[np.linspace(0, len(rows) - 1, n_samples).round().astype(int)]
+    kept = samples.values[rows]
+    return replace(
+        samples,
+        values=kept,
+        log_likelihood=exact[rows],
+        mean=kept.mean(axis=0),
+        covariance=np.cov(kept, rowvar=False),
+        effective=effective,
+    )
 
 
 def _sampled_whitened(
@@ -340,8 +379,11 @@ def _reach(walls: np.ndarray, centre: np.ndarray, axes: np.ndarray) -> tuple[np.
 
 def _interpolated(
     likelihood: ResponseLikelihood, fit: _Fit, highest: float, seed: int
-) -> tuple[_Interpolated | None, int]:
-    """The interpolant of lowest order that is good at points of the Gaussian; and the evaluations it took."""
+) -> tuple[_Interpolated | None, int, float]:
+    """The interpolant of lowest order that is good at points of the Gaussian, the evaluations it took and its error.
+
+    Where a higher order does not halve the error, ln L has kinks, and the last one that can be corrected is given.
+    """
     n = fit.n
     centre = fit.minimum.values[:n]
     covariance = fit.covariance[:n, :n]
@@ -360,19 +402,24 @@ def _interpolated(
     truth = log_posterior(u)
     calls = len(u)
     events = likelihood.events if len(fit.minimum.names) > n else None
+    best: tuple[float, _Interpolated | None] = (math.inf, None)
     for order in ORDERS:
         try:
             made = ChebyshevInterpolant.build(log_posterior, lower, upper, order, batch=64)
         except NuebarError:  # not finite somewhere around: nothing that could be interpolated
-            return None, calls
+            return None, calls, math.nan
         calls += made.n_nodes
         target = _Interpolated(
             made, jnp.asarray(centre), jnp.asarray(whiten), jnp.asarray(lower), jnp.asarray(upper), None
         )
-        error = np.abs(np.asarray(_values(target, jnp.asarray(_x_of(centre, axes, u)))) - truth).max()
+        error = float(np.abs(np.asarray(_values(target, jnp.asarray(_x_of(centre, axes, u)))) - truth).max())
+        whole = eqx.tree_at(lambda t: t.events, target, events, is_leaf=lambda a: a is None)
         if error <= _AIM * INTERPOLATION_ERROR:
-            return eqx.tree_at(lambda t: t.events, target, events, is_leaf=lambda a: a is None), calls
-    return None, calls
+            return whole, calls, error
+        if best[0] <= CORRECTABLE and error > 0.5 * best[0]:
+            break
+        best = (error, whole)
+    return (best[1] if best[0] <= CORRECTABLE else None), calls, max(best[0], 1.01 * INTERPOLATION_ERROR)
 
 
 def _x_of(centre: np.ndarray, axes: np.ndarray, u: np.ndarray) -> np.ndarray:
