@@ -26,11 +26,13 @@ RANKS = {
     "simulate": 4,
     "predict": 4,
     "tune": 4,
+    "select": 4,
     "fit": 5,
     "report": 6,
     "jobs": 7,
     "commands": 8,
     "commands_tune": 8,
+    "commands_select": 8,
     "cli": 9,
 }
 DOORS = {
@@ -43,7 +45,9 @@ DOORS = {
     "ultranest": {"stats/sample.py"},
     "optuna": {"tune/search.py"},
     "mplhep": {"report/plots.py"},
-    "cyclopts": {"cli.py", "commands.py", "commands_tune.py"},
+    "xgboost": {"select/trees.py"},
+    "shap": {"select/explain.py"},
+    "cyclopts": {"cli.py", "commands.py", "commands_tune.py", "commands_select.py"},
     "safetensors": {"io/models.py", "io/arrays.py"},
     "numba": {"kernels.py"},
 }

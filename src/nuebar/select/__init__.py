@@ -1,0 +1,1 @@
+"""Selection of antineutrinos: pairs of a stream, cuts, classifiers, operating points, explanations."""
