@@ -213,7 +213,8 @@ def flow(rows, ratios, compile_s, density, repeat):
     if name == "planar":
         peer = numpy_planar(density)
         common = np.asarray(density.log_prob(n_pe, POINT, source)) > -20
-        np.testing.assert_allclose(peer(n_pe, source)[common], density.log_prob(n_pe, POINT, source)[common], atol=1e-6)
+        # The numbers of the maps are in single precision, and no two compilations round them alike.
+        np.testing.assert_allclose(peer(n_pe, source)[common], density.log_prob(n_pe, POINT, source)[common], atol=1e-4)
         best = rows.add("peer: planar chain in numpy, ln p of 100,000 events", timed(lambda: peer(n_pe, source), 3, 0))
         ratios["planar chain in numpy over ours, 100,000 events"] = best / rows.rows[-3]["best_s"]
     n = 1_000_000

@@ -33,8 +33,6 @@ class MonotoneSpline:
     ) -> None:
         """Take the arrays of :class:`nuebar.tune.spline.Knots`, each of shape ``(intervals,)``."""
         self.rows = np.ascontiguousarray(np.stack([x, width, y, height, left, right], axis=1), dtype=float)
-        self._x_guides, self._x_cells = _guides(self.rows[:, 0], float(x[-1] + width[-1]))
-        self._y_guides, self._y_cells = _guides(self.rows[:, 2], float(y[-1] + height[-1]))
 
     def log_density(self, x: np.ndarray, shift: float, low: float, high: float) -> np.ndarray:
         """Ln of the derivative of the spline of ln x − shift with respect to x; −inf outside ``low <= x <= high``.
@@ -45,7 +43,13 @@ class MonotoneSpline:
             low: Lowest value, above zero.
             high: Highest value.
         """
-        out: np.ndarray = _log_density(x, shift, low, high, self.rows, self._x_guides, self._x_cells)
+        at, width, _, height, before, after = self.rows.T
+        slope = height / width
+        sizes = np.ascontiguousarray(
+            np.stack([at, 1 / width, slope, before, after, before + after - 2 * slope], axis=1)
+        )
+        guides, cells = _guides(at, float(at[-1] + width[-1]))
+        out: np.ndarray = _log_density(x, shift, low, high, np.ascontiguousarray(at), sizes, guides, cells)
         return out
 
     def inverse(self, y: np.ndarray, shift: float) -> np.ndarray:
@@ -55,7 +59,8 @@ class MonotoneSpline:
             y: Between 0 and 1, shape ``(values,)``.
             shift: Of ln x.
         """
-        out: np.ndarray = _inverse(y, shift, self.rows, self._y_guides, self._y_cells)
+        guides, cells = _guides(self.rows[:, 2], float(self.rows[-1, 2] + self.rows[-1, 3]))
+        out: np.ndarray = _inverse(y, shift, self.rows, guides, cells)
         return out
 
 
@@ -113,21 +118,19 @@ def _interval(value, left, guides, cells):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _log_density(x, shift, low, high, rows, guides, cells):  # type: ignore[no-untyped-def]
+def _log_density(x, shift, low, high, left, sizes, guides, cells):  # type: ignore[no-untyped-def]
     out = np.empty(x.size)
-    left = rows[:, 0]
     for e in range(x.size):
         if not low <= x[e] <= high:
             out[e] = -np.inf
             continue
         t = np.log(x[e]) - shift
-        at, width, _, height, before, after = rows[_interval(t, left, guides, cells)]
-        slope, z = height / width, (t - at) / width
+        k = _interval(t, left, guides, cells)
+        slope, z = sizes[k, 2], (t - sizes[k, 0]) * sizes[k, 1]
         rest, mixed = 1 - z, z * (1 - z)
-        top = after * z * z + 2 * slope * mixed + before * rest * rest
-        low_part = slope + (before + after - 2 * slope) * mixed
-        ratio = slope / low_part
-        out[e] = np.log(ratio * ratio * top / x[e])
+        top = sizes[k, 4] * z * z + 2 * slope * mixed + sizes[k, 3] * rest * rest
+        below = slope + sizes[k, 5] * mixed
+        out[e] = np.log(slope * slope * top / (below * below * x[e]))
     return out
 
 
