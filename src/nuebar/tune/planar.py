@@ -22,6 +22,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax import Array
 from jax.scipy.special import log_ndtr, ndtri
 from jax.typing import ArrayLike
@@ -263,8 +264,7 @@ class PlanarFlow(eqx.Module):
         inside = (x >= edges[0]) & (x <= edges[-1])
         many = x.size > _MANY
         at = self.knots if many else np.where(inside, x, edges[0]).ravel()
-        with jax.enable_x64(True):
-            log_p = np.asarray(_log_prob(one, jnp.asarray(at), jnp.asarray(edges)))
+        log_p = _log_prob(one, at, edges)
         if many:  # the chain at the knots costs as much as at so many events
             low, high = np.sqrt(edges[0]), np.sqrt(edges[-1])
             log_p = EvenTable(low, high, log_p).at(np.sqrt(np.where(inside, x, edges[0]).ravel()))
@@ -329,7 +329,24 @@ def log_density_of(maps: Chain, x: Array, edges: np.ndarray | Array) -> Array:
 
 
 _maps = eqx.filter_jit(PlanarFlow.maps)
-_log_prob = jax.jit(log_density_of)
+
+
+def _log_prob(maps: Chain, x: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """:func:`log_density_of` one source in numpy, whose tanh is faster on a processor than JAX's in float64."""
+    z = np.concatenate([x, edges[[0, -1]]])
+    log, part = np.zeros_like(z), np.ones_like(z)
+    for k, (u, w, b) in enumerate(zip(*(np.asarray(a) for a in maps), strict=True)):
+        h = np.tanh(w * z + b)
+        z += u * h
+        part *= 1 + u * w * (1 - h * h)
+        if (k + 1) % _BLOCK == 0:  # a factor is between 0 and 2: ten of them neither vanish nor overflow
+            log, part = log + np.log(part), np.ones_like(z)
+    log += np.log(part)
+    low, high = (-z[-1], -z[-2]) if z[-2] + z[-1] > 0 else z[-2:]  # as in log_between
+    tail, both = scipy.special.log_ndtr([low, high])
+    inside = both + np.log(-np.expm1(min(tail - both, -1e-300)))
+    log_p = -0.5 * (z[:-2] ** 2 + _LOG_2PI) + log[:-2] - inside
+    return np.logaddexp(log_p, np.log(_FLOOR / (edges[-1] - edges[0])))
 
 
 @jax.jit
