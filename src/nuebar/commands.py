@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from nuebar import __version__
+from nuebar.commands_select import select
 from nuebar.commands_tune import tune
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ fit, predict, simulate, events, config = (
     App(name="events", help="Look into event files, check them, bring them into our format."),
     App(name="config", help="Look at experiments."),
 )
-for sub in (fit, predict, simulate, tune, events, config):
+for sub in (fit, predict, simulate, select, tune, events, config):
     app.command(sub)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 Point = Annotated[float | None, Parameter(show_default=False)]

@@ -39,7 +39,7 @@ def tune_train(
     Parameters
     ----------
     recipe
-        tede, planar or spline (the shipped ones), tede-plain, tede-published or planar-published, or a JSON file such as
+        tede, planar or spline (as shipped), tede-plain, tede-published or planar-published, or a JSON file such as
         best.json of a search.
     training
         Folder of the training set, from nuebar simulate calibration.
