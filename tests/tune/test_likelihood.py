@@ -11,8 +11,9 @@ from nuebar.errors import NuebarError
 from nuebar.io.posteriors import ResponsePosterior
 from nuebar.tune import likelihood as module
 from nuebar.tune.data import CalibrationData
-from nuebar.tune.density import RESPONSE
+from nuebar.tune.density import RESPONSE, precise
 from nuebar.tune.likelihood import NORM_LIMITS, ResponseLikelihood, ResponseProblem
+from nuebar.tune.store import load_density
 
 spec = importlib.util.spec_from_file_location("toy_density", Path(__file__).with_name("toy.py"))
 toy = importlib.util.module_from_spec(spec)
@@ -201,3 +202,40 @@ def test_a_batch_is_its_points_and_other_data_compile_nothing():
 def test_what_makes_no_likelihood_is_refused_with_the_reason(data, options, told):
     with pytest.raises(NuebarError, match=told):
         ResponseLikelihood.build(data, DENSITY, **options)
+
+
+@pytest.fixture(scope="module")
+def single():
+    """Different numbers of single events of three sources, drawn from the shipped spline flow."""
+    density = load_density("spline")
+    response = dict(zip(RESPONSE, (12.0, 0.5, 9900.0), strict=True))
+    n_pe = {s: density.sample(n, response, s, seed=n) for s, n in (("AmBe", 1500), ("Cs137", 2300), ("K40", 700))}
+    return density, response, n_pe, CalibrationData.from_charges(n_pe, density.edges, density.pe_to_observable)
+
+
+def test_single_events_of_a_density_with_kinks_are_summed_exactly(single):
+    density, response, n_pe, data = single
+    likelihood = ResponseLikelihood.build(data, density, unbinned=True)
+    assert likelihood.weights.sum(axis=1).tolist() == [len(q) for q in data.charges]
+    # Of the network in double precision; per unit of the observable.
+    exact = precise(density)
+    expected = sum(
+        exact.log_prob(q, response, s).sum() - len(q) * np.log(density.pe_to_observable) for s, q in n_pe.items()
+    )
+    assert float(likelihood.log_likelihood(np.array(list(response.values())))) == pytest.approx(expected, abs=1e-5)
+
+
+def test_single_events_and_knots_give_the_same_likelihood(single, monkeypatch):
+    density, response, _, data = single
+    at = np.array(list(response.values()))
+    events = ResponseLikelihood.build(data, density, unbinned=True)
+    monkeypatch.setattr(module, "_SINGLE", 100)
+    knots = ResponseLikelihood.build(data, density, unbinned=True)
+    assert events.events_at is not None
+    assert knots.events_at is None
+    assert float(events.log_likelihood(at)) == pytest.approx(float(knots.log_likelihood(at)), abs=0.2)
+    one, other = events.expansion(at), knots.expansion(at)
+    errors = [np.sqrt(np.diag(np.linalg.inv(np.asarray(e.normal)))) for e in (one, other)]
+    np.testing.assert_allclose(errors[0], errors[1], rtol=0.15)  # information of the events, and expected
+    steps = [np.linalg.solve(np.asarray(e.normal), np.asarray(e.slope)) for e in (one, other)]
+    np.testing.assert_allclose(steps[0] / errors[0], steps[1] / errors[0], atol=0.3)  # kinks are felt at 0.1

@@ -14,7 +14,8 @@ the norms separate, their best values are one wherever φ is, and what they leav
 first sum. That is the likelihood "in closed form"; with a background the norms are profiled, source by source.
 
 Unbinned and extended, ln L is the same with Σ_i ln p(x_i | φ) for the first sum. As ln p is interpolated between fixed
-knots, this too is a sum of fixed weights times a table, and costs the same whatever the number of events.
+knots, this too is a sum of fixed weights times a table, and costs the same whatever the number of events. A density with
+kinks in ln p has so many knots that up to 40,000 events are summed as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -35,7 +36,7 @@ from scipy.ndimage import minimum_filter
 from nuebar.errors import NuebarError
 from nuebar.io.posteriors import ResponsePosterior
 from nuebar.stats.gauss_newton import GaussNewtonResult, descend
-from nuebar.tune.data import CalibrationData, weights
+from nuebar.tune.data import CalibrationData, require_match, weights
 from nuebar.tune.density import RESPONSE, Density, precise, source_index
 
 __all__ = [
@@ -55,7 +56,7 @@ NORM_LIMITS = (0.8, 1.2)
 Priors = ResponsePosterior | Mapping[str, tuple[float, float]]
 """Gaussian knowledge: a joint one, or centre and width of single parameters by name; the others are flat."""
 
-Table = Callable[[ArrayLike], Array]
+Table = Callable[..., Array]
 
 _NEWTON_STEPS = 6  # of the profiled norms; from one they agree to 1e-12 after four
 _BATCH = 64  # points evaluated together
@@ -66,12 +67,16 @@ curvature over one standard deviation, and a network in single precision by 1e-7
 _ROUGH_TOL = 0.01  # of a descent between kinks
 _ROUGH_STEP = 0.5  # where ln L has kinks, which change a slope by some 0.05 per standard deviation
 
+_SINGLE = 40_000
+"""Events of a source up to which they are entries themselves where ln p has kinks: as many as its knots, and exact."""
+_FILLED = 1024  # entries are a multiple of this many, so that few sizes are compiled
+
 _GRID = (5, 9, 17)
 """Points of the coarse scan: 4.5 in kB and 0.125 in fC, and 2.5 % of the light yield, less than the width of a peak."""
 
 _GRIDS: OrderedDict[Table, tuple[np.ndarray, np.ndarray]] = OrderedDict()  # 12 MB for five sources of 800 bins
 _MOST_GRIDS = 2
-_TABLES: OrderedDict[tuple[int, tuple[int, ...], bool], Table] = OrderedDict()
+_TABLES: OrderedDict[tuple[int, tuple[int, ...], bool | str], Table] = OrderedDict()
 _MOST_TABLES = 8
 
 
@@ -109,6 +114,46 @@ def table_of(density: Density, sources: tuple[str, ...], *, unbinned: bool = Fal
     return _TABLES[key]
 
 
+def _events_of(density: Density, sources: tuple[str, ...]) -> Table:
+    """Ln p of single events for some sources, the same function object every time."""
+    rows = tuple(source_index(source, density.sources, density.name) for source in sources)
+    key = (id(density), rows, "events")
+    if key not in _TABLES:
+        at: Any = getattr(precise(density), "at")  # noqa: B009 - of flows only
+        chosen = jnp.asarray(rows)
+        n = len(density.sources)
+
+        def table(response: ArrayLike, x: Array) -> Array:
+            every = jnp.broadcast_to(x[:1], (n, x.shape[1])).at[chosen].set(x)
+            return at(response, every)[chosen]
+
+        _TABLES[key] = table
+        while len(_TABLES) > _MOST_TABLES:
+            _TABLES.popitem(last=False)
+    _TABLES.move_to_end(key)
+    return _TABLES[key]
+
+
+def _inside(data: CalibrationData, density: Density) -> list[np.ndarray]:
+    """Values of the observable of the events in the range, source by source."""
+    require_match(data, density)
+    if data.charges is None:
+        raise NuebarError("calibration data: expected single events, got histograms; fit binned, or give the events")
+    return [np.clip(np.asarray(q, float) * data.pe_to_observable, *density.edges[[0, -1]]) for q in data.charges]
+
+
+def _most_events(data: CalibrationData, density: Density) -> int:
+    return max(v.size for v in _inside(data, density))
+
+
+def _single_events(data: CalibrationData, density: Density) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and values of single events, filled up to a common length."""
+    values = _inside(data, density)
+    n = -(-max(v.size for v in values) // _FILLED) * _FILLED
+    ones = np.array([np.arange(n) < v.size for v in values], float)
+    return ones, np.array([np.concatenate([v, np.full(n - v.size, density.edges[0])]) for v in values])
+
+
 class Expansion(NamedTuple):
     """−2 ln L at a point, to second order: cost + 2 slope·d + d·normal·d.
 
@@ -139,6 +184,8 @@ class ResponseLikelihood(eqx.Module):
         limits: Box of the response parameters.
         unbinned: Whether the table is at knots.
         rough: Whether ln L has kinks: of single events with a density whose ln p has some.
+        events_at: Values of the observable, where the entries of the table are single events, shape
+            ``(sources, entries)``; the last ones of a row may be fill with the weight zero.
     """
 
     weights: Array
@@ -153,6 +200,7 @@ class ResponseLikelihood(eqx.Module):
     limits: tuple[tuple[float, float], ...] = eqx.field(static=True)
     unbinned: bool = eqx.field(static=True)
     rough: bool = eqx.field(static=True, default=False)
+    events_at: Array | None = None
 
     @classmethod
     def build(
@@ -177,7 +225,11 @@ class ResponseLikelihood(eqx.Module):
             )
         if unbinned and data.background is not None:
             raise NuebarError("a background histogram has no density for single events: fit binned, or leave it out")
-        fixed = np.asarray(weights(data, density, unbinned), float)
+        sources, single = tuple(data.sources), None
+        if unbinned and getattr(density, "rough", False) and _most_events(data, density) <= _SINGLE:
+            fixed, single = _single_events(data, density)
+        else:
+            fixed = np.asarray(weights(data, density, unbinned), float)
         events = np.asarray(data.counts, float).sum(axis=1)
         background = None if data.background is None else np.asarray(data.background, float)
         signal = events if background is None else events - background.sum(axis=1)
@@ -188,7 +240,7 @@ class ResponseLikelihood(eqx.Module):
                     "events; leave the source out"
                 )
         knots = np.asarray(density.knots, float)
-        steps = np.gradient(knots) if unbinned else np.ones(fixed.shape[1])
+        steps = np.gradient(knots) if unbinned and single is None else np.ones(fixed.shape[1])
         centre, precision = _prior_arrays(priors, density.limits)
         return cls(
             weights=jnp.asarray(fixed),
@@ -198,12 +250,17 @@ class ResponseLikelihood(eqx.Module):
             steps=jnp.asarray(steps),
             centre=jnp.asarray(centre),
             precision=jnp.asarray(precision),
-            table=table_of(density, tuple(data.sources), unbinned=unbinned),
+            table=table_of(density, sources, unbinned=unbinned) if single is None else _events_of(density, sources),
             sources=tuple(data.sources),
             limits=tuple((float(low), float(high)) for low, high in density.limits),
             unbinned=unbinned,
             rough=unbinned and getattr(density, "rough", False),
+            events_at=None if single is None else jnp.asarray(single),
         )
+
+    def log_p(self, response: Array) -> Array:
+        """Ln p at every entry: bins, knots or events."""
+        return self.table(response) if self.events_at is None else self.table(response, self.events_at)
 
     def log_likelihood(self, response: ArrayLike) -> Array:
         """The log-likelihood with the norms in closed form, or profiled where there is a background.
@@ -214,7 +271,7 @@ class ResponseLikelihood(eqx.Module):
         Returns:
             float64 scalar, without the prior.
         """
-        table = self.table(jnp.asarray(response))
+        table = self.log_p(jnp.asarray(response))
         if self.background is None:
             return jnp.sum(self.weights * table)
         return self._with_norms(table, self._profiled(table))
@@ -226,7 +283,7 @@ class ResponseLikelihood(eqx.Module):
             response: Shape ``(3,)``.
             norms: Shape ``(sources,)``.
         """
-        return self._with_norms(self.table(jnp.asarray(response)), jnp.asarray(norms))
+        return self._with_norms(self.log_p(jnp.asarray(response)), jnp.asarray(norms))
 
     def log_prior(self, response: ArrayLike) -> Array:
         """Logarithm of the Gaussian priors, zero at their centre; it knows nothing of the box."""
@@ -276,9 +333,10 @@ class ResponseLikelihood(eqx.Module):
         x = jnp.asarray(x)
         n = len(RESPONSE)
         response, explicit = x[:n], x.shape[0] > n
-        table, slopes = with_slopes(self.table, response)
+        table, slopes = with_slopes(self.log_p, response)
         norms = x[n:] if explicit else self._profiled(table)
-        source = self.signal[:, None] * jnp.exp(table) * self.steps  # dμ/dν; counts, also unbinned
+        # dμ/dν: counts of bins or around knots; single events stand for themselves, as in an integral by Monte Carlo.
+        source = self.weights if self.events_at is not None else self.signal[:, None] * jnp.exp(table) * self.steps
         signal = norms[:, None] * source
         expected = signal if self.background is None else signal + self.background
         share = 1.0 if self.background is None else signal / expected
@@ -489,7 +547,7 @@ def _expansion(likelihood: ResponseLikelihood, x: Array) -> Expansion:
 def _norms(likelihood: ResponseLikelihood, response: Array) -> tuple[Array, Array]:
     if likelihood.background is None:
         return jnp.ones_like(likelihood.events), likelihood.events
-    table = likelihood.table(response)
+    table = likelihood.log_p(response)
     norms = likelihood._profiled(table)
     source = likelihood.signal[:, None] * jnp.exp(table)
     part = source / (norms[:, None] * source + likelihood.background)
