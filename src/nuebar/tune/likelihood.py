@@ -14,8 +14,8 @@ the norms separate, their best values are one wherever φ is, and what they leav
 first sum. That is the likelihood "in closed form"; with a background the norms are profiled, source by source.
 
 Unbinned and extended, ln L is the same with Σ_i ln p(x_i | φ) for the first sum. As ln p is interpolated between fixed
-knots, this too is a sum of fixed weights times a table, and costs the same whatever the number of events. A density with
-kinks in ln p has so many knots that up to 40,000 events are summed as they are.
+knots, this too is a sum of fixed weights times a table, and costs the same whatever the number of events. A density
+with kinks in ln p has so many knots that up to 40,000 events are summed as they are.
 """
 
 from __future__ import annotations
