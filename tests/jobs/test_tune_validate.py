@@ -56,7 +56,8 @@ def test_expected_spectra_are_simulated_once_for_all_densities(data, tmp_path):
     sources = SimulatedSources.build(load_experiment("juno"), pools, plan=chosen)
     points = [[11.0, 0.5, 10000.0], [16.0, 0.5, 10000.0]]
     direct = asimov_rows(precise(load_density("spline")), sources, points)
-    np.testing.assert_array_equal(record["spline"]["bias_sigma"], (direct.best - direct.truth) / direct.sigma)
+    # Another process may have another number of threads, and adds in another order.
+    np.testing.assert_allclose(record["spline"]["bias_sigma"], (direct.best - direct.truth) / direct.sigma, rtol=1e-8)
     made = (tmp_path / "expected" / "chunk-00000.safetensors").stat().st_mtime_ns
     run_validate(job, tmp_path)
     assert (tmp_path / "expected" / "chunk-00000.safetensors").stat().st_mtime_ns == made
