@@ -93,6 +93,7 @@ def test_tune_fit_finds_what_was_put_in(density, calibration, tmp_path, capsys):
         (["--source", "Cs137"], "NAME=VALUE"),
         (["--prior", "fC=0.5"], "CENTRE,WIDTH"),
         (["--truth", "fC=0.5"], "truth"),
+        (["--density", "tede", "--unbinned"], "flow"),
         (["--release", "nowhere", "--unbinned"], "both"),
         (["--background", "Cs137=nothing.csv"], "nothing.csv"),
         (["--source", "Cs137=negative.csv"], "negative"),
@@ -128,6 +129,7 @@ def test_bad_tuning_input_is_one_sentence(density, calibration, tmp_path, monkey
         (["search", "--kind", "tede", "--training", "nowhere"], "nowhere"),
         (["validate", "--density", "spline", "--data", "nowhere", "--study", "moon"], "accuracy"),
         (["validate", "--density", "gan", "--data", "nowhere", "--study", "accuracy"], "gan"),
+        (["validate", "--density", "spline", "--data", "nowhere", "--study", "accuracy"], "nowhere"),
         (["fit", "--release", "nowhere"], "nowhere"),
     ],
 )

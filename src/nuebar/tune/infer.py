@@ -382,7 +382,7 @@ def _interpolated(
 ) -> tuple[_Interpolated | None, int, float]:
     """The interpolant of lowest order that is good at points of the Gaussian, the evaluations it took and its error.
 
-    Where a higher order does not halve the error, ln L has kinks, and the last one that can be corrected is given.
+    Where a higher order does not halve the error, ln L has kinks, and the best one that can be corrected is given.
     """
     n = fit.n
     centre = fit.minimum.values[:n]
@@ -416,9 +416,11 @@ def _interpolated(
         whole = eqx.tree_at(lambda t: t.events, target, events, is_leaf=lambda a: a is None)
         if error <= _AIM * INTERPOLATION_ERROR:
             return whole, calls, error
-        if best[0] <= CORRECTABLE and error > 0.5 * best[0]:
+        slow = best[0] <= CORRECTABLE and error > 0.5 * best[0]
+        if error < best[0]:
+            best = (error, whole)
+        if slow:
             break
-        best = (error, whole)
     return (best[1] if best[0] <= CORRECTABLE else None), calls, max(best[0], 1.01 * INTERPOLATION_ERROR)
 
 
