@@ -93,7 +93,6 @@ def test_tune_fit_finds_what_was_put_in(density, calibration, tmp_path, capsys):
         (["--source", "Cs137"], "NAME=VALUE"),
         (["--prior", "fC=0.5"], "CENTRE,WIDTH"),
         (["--truth", "fC=0.5"], "truth"),
-        (["--density", "tede", "--unbinned"], "flow"),
         (["--release", "nowhere", "--unbinned"], "both"),
         (["--background", "Cs137=nothing.csv"], "nothing.csv"),
         (["--source", "Cs137=negative.csv"], "negative"),
