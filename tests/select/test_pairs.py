@@ -147,6 +147,17 @@ def test_live_time_and_survival_by_counting_nanoseconds(before, after, options, 
         assert probability == pytest.approx(empty / len(live), abs=1e-12)
 
 
+def test_dead_time_between_what_pairs_reach_and_the_next_block_counts():
+    """Bug: a veto later than the last pair of a block, but before its next event, was live for the survival."""
+    columns = make_stream([1000, 1002, 1003], [0.0, 500.0, 0.0])
+    options = PairOptions(NS, muon_MeV=100.0, veto=MuonVeto(NS), isolation=Isolation(0.0, 0.0), threshold_MeV=0.0)
+    for block_events in (1, 9):
+        stream = PairStream([columns], options, block_events=block_events)
+        taken(stream)
+        # Of the live ns 1000 and 1001 the second is empty.
+        assert stream.summary.survival_probability[0] == 0.5
+
+
 def test_dead_intervals_join_over_chunks():
     t = [0, 100, 105, 150, 300, 301, 450]
     columns = make_stream(t, [1, 500, 500, 1, 500, 1, 1])

@@ -371,7 +371,9 @@ class EventBlocks:
         low, reach = int(t[first]) - self._options.before_ns, int(t[last - 1]) + self._ahead_ns
         a, b = int(np.searchsorted(t, low)), int(np.searchsorted(t, reach, side="right")) + 1
         held = {name: values[a:b] for name, values in self._held.items()}
-        dead = self._dead[:, np.searchsorted(self._dead[1], begin) : np.searchsorted(self._dead[0], reach, "right")]
+        # After the last event the stretch of this block may be longer than what its pairs reach.
+        far = max(reach, end)
+        dead = self._dead[:, np.searchsorted(self._dead[1], begin) : np.searchsorted(self._dead[0], far, "right")]
         self._first, self._next_ns = last, end
         return Block(
             t_ns=held.pop("t_ns"),
