@@ -8,6 +8,9 @@ from nuebar.kernels import kernel_cache_folder
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("NUMBA_CACHE_DIR", str(kernel_cache_folder(Path(tempfile.gettempdir()))))
+# Workers, and the commands that tests start, take compiled programs from each other.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "nuebar-test-jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import pytest

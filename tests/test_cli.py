@@ -212,6 +212,7 @@ def test_first_measurement_from_the_command_line(capsys, juno_2025_release, tmp_
     assert json.loads((tmp_path / "o" / "result.json").read_text())["valid"] is True
 
 
+@pytest.mark.slow
 def test_a_second_fit_leaves_nothing_of_the_first(capsys, small_toml, tmp_path):
     words = ("--experiment", small_toml, "--asimov", "--out", tmp_path / "o")
     fit(capsys, *words, "--contour-points", 5)

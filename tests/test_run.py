@@ -530,7 +530,7 @@ def test_other_versions_are_told_and_remembered(tmp_path, caplog):
 # --- kills
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_killed_run_loses_nothing_and_does_nothing_twice(tmp_path, helpers, spawn, jobs):
     """SIGKILL at random times, again and again, then a run to the end."""
     run_stage(tmp_path / "whole", stage(chunks=12), seed=1)

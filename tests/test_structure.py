@@ -1,6 +1,7 @@
 """The import graph goes one way, heavy packages have one door each, and starting is light."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -54,12 +55,20 @@ DOORS = {
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
+def nodes(path):
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.cache
 def imported(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found = []
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node) for alias in node.names)
+            found += [(alias.name, node) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module, node
+            found.append((node.module, node))
+    return tuple(found)
 
 
 def rank_of(parts):
@@ -69,7 +78,7 @@ def rank_of(parts):
 def typing_only(path):
     """Line numbers inside ``if TYPE_CHECKING``: they run nothing."""
     lines = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             lines.update(range(node.lineno, node.end_lineno + 1))
     return lines

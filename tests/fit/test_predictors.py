@@ -104,7 +104,7 @@ def grid(vacuum, tmp_path_factory):
     return build_grid(vacuum, GRID_BOX, (3, 3, 6, 12), tmp_path_factory.mktemp("grid"), order=3)
 
 
-@pytest.mark.parametrize("kind", ["harmonic", "matrix", "grid"])
+@pytest.mark.parametrize("kind", ["harmonic", *(pytest.param(k, marks=pytest.mark.slow) for k in ("matrix", "grid"))])
 def test_every_predictor_finds_the_minimum_of_reweighting(small, pairs, reference, kind, request):
     fit, expected = reference
     assert expected.valid, expected.reason

@@ -61,7 +61,9 @@ def test_asimov_returns_the_truth(fitted):
         assert (p.value - fit.parameters[name].value) / scale == pytest.approx(0.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("statistic", ["cnp", "pearson", "neyman", "poisson"])
+@pytest.mark.parametrize(
+    "statistic", ["cnp", "poisson", *(pytest.param(s, marks=pytest.mark.slow) for s in ("pearson", "neyman"))]
+)
 def test_statistics_agree_at_high_counts(small, fitted, statistic):
     """With 10⁵ events every statistic has nearly the same errors; from a shifted start, the same minimum."""
     model, parameters = build_model(override(small, {"fit.shape_uncertainties": statistic != "poisson"}))
@@ -223,7 +225,7 @@ def test_first_measurement(juno_2025_release):
     assert result.parameters["dm2_21_eV2"].value == pytest.approx(7.518e-5, abs=0.01e-5)
 
 
-@pytest.mark.parametrize("source", ["common inputs", "embedded"])
+@pytest.mark.parametrize("source", [pytest.param("common inputs", marks=pytest.mark.slow), "embedded"])
 def test_six_years(source, request):
     """Expected errors of arXiv:2204.13249: 20 % with the common inputs, 25 % with the embedded ones."""
     experiment = load_experiment("juno")

@@ -91,6 +91,7 @@ def test_the_numbers_are_those_of_the_predictors(done):
     assert tuple(grid["shift_worst"]) == (*OSCILLATION, NORM)
 
 
+@pytest.mark.slow
 def test_the_reference_is_checked_pair_by_pair(done):
     checks = rows_of(done[0])["reweight"]["checks"]
     assert checks["vacuum"]["folded"] < 1e-11

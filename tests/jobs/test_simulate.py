@@ -85,6 +85,7 @@ def test_the_stream_is_in_order_and_pairs_are_whole(stream):
     assert rate == pytest.approx(59.2 + 3.94, rel=0.03)  # the sum of the table, and muons
 
 
+@pytest.mark.slow
 def test_more_days_extend_a_stream(stream, tmp_path):
     folder = tmp_path / "longer"
     short = ("--days", "0.005", *STREAM[2:])

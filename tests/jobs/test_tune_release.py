@@ -37,6 +37,7 @@ def results(juno_2025_release):
     return fits
 
 
+@pytest.mark.slow
 def test_numbers_of_the_release(results):
     # With 50 000 cascades: kB 15.0 ± 3.4, fC 0.92 ± 0.48, χ² 1.4 of six; six points: kB 12.1 ± 4.6, fC 1.54 ± 0.92.
     every, six = results["all"].fit, results["six"].fit
@@ -51,6 +52,7 @@ def test_numbers_of_the_release(results):
     assert results["all"].unfitted_chi2 is None
 
 
+@pytest.mark.slow
 def test_only_one_reading_of_the_errors_is_refused_by_the_points(results):
     p = {(a["points"], a["scale"]): a["p_value"] for a in results["all"].alternatives}
     assert len(p) == 6
@@ -58,6 +60,7 @@ def test_only_one_reading_of_the_errors_is_refused_by_the_points(results):
     assert all(value < 1e-3 for (_, scale), value in p.items() if scale == "included")
 
 
+@pytest.mark.slow
 def test_curves_lie_near_the_released_ones(results):
     gamma, electron, positron = results["all"].curves
     assert [c.name for c in (gamma, electron, positron)] == ["gamma", "electron", "positron"]
@@ -70,6 +73,7 @@ def test_curves_lie_near_the_released_ones(results):
     assert np.mean(np.abs(positron.in_bands) < 1.3) > 0.95
 
 
+@pytest.mark.slow
 def test_instrumental_part_is_kept_apart(results, juno_2025_release):
     release = read_juno_2025(juno_2025_release)
     gamma, electron, _ = results["all"].curves
@@ -85,6 +89,7 @@ def test_instrumental_part_is_kept_apart(results, juno_2025_release):
     assert electron.full[-1] < electron.scintillation[-1]
 
 
+@pytest.mark.slow
 def test_points_that_were_not_fitted_have_both_errors(results):
     rows = results["six"].rows
     assert [row.fitted for row in rows] == [True] * 6 + [False] * 3
@@ -97,6 +102,7 @@ def test_points_that_were_not_fitted_have_both_errors(results):
         assert row.noise < 1e-3
 
 
+@pytest.mark.slow
 def test_files(results, tmp_path):
     paths = write_release_fit(results["six"], tmp_path / "out")
     assert all(path.is_file() for path in paths)
@@ -116,6 +122,7 @@ def test_files(results, tmp_path):
         assert [row["name"] for row in csv.DictReader(file)][:2] == ["68Ge", "137Cs"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(results, juno_2025_release):
     again = fit_release(juno_2025_release, points="six", cascades=CASCADES, samples=1000)
     np.testing.assert_array_equal(again.fit.minimum.values, results["six"].fit.minimum.values)
@@ -123,6 +130,7 @@ def test_the_same_seed_gives_the_same_numbers(results, juno_2025_release):
     np.testing.assert_array_equal(again.curves[2].full, results["six"].curves[2].full)
 
 
+@pytest.mark.slow
 def test_pictures(results):
     pytest.importorskip("matplotlib")
     before = dict(matplotlib.rcParams)
@@ -136,6 +144,7 @@ def test_pictures(results):
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.slow
 def test_pictures_refuse_wrong_shapes(results):
     with pytest.raises(NuebarError, match=r"got shapes \(5, 2\)"):
         release_corner(np.ones((5, 2)), [1.0, 2.0, 3.0])

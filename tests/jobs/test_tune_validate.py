@@ -41,6 +41,7 @@ def data(tmp_path_factory):
     return folder / "sets", plan
 
 
+@pytest.mark.slow
 def test_expected_spectra_are_simulated_once_for_all_densities(data, tmp_path):
     folder, plan = data
     job = ValidateJob(densities=("spline", "planar"), studies=("asimov",), data=str(folder), plan=str(plan), points=2)

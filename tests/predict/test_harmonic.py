@@ -81,7 +81,7 @@ def test_no_oscillation_leaves_the_flux(juno_harmonic):
     np.testing.assert_allclose(juno_harmonic.predict(p), juno_harmonic.unoscillated(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("density", [0.0, 2.45])
+@pytest.mark.parametrize("density", [pytest.param(0.0, marks=pytest.mark.slow), 2.45])
 def test_derivatives(juno_harmonic, juno_matrix, density):
     """First derivatives against finite differences, second ones against the direct integration."""
     p = physics_vector(NOMINAL | {"matter_density_g_cm3": density + 0.2})

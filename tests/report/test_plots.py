@@ -111,7 +111,7 @@ def test_the_same_figure_gives_the_same_bytes_without_a_date_or_a_program(draw):
         assert word not in first
 
 
-@pytest.mark.parametrize("suffix", [".pdf", ".svg"])
+@pytest.mark.parametrize("suffix", [".pdf", pytest.param(".svg", marks=pytest.mark.slow)])
 def test_vector_formats_are_reproducible_too(suffix):
     first = plots.to_bytes(FIGURES["contour"](), suffix)
     assert first == plots.to_bytes(FIGURES["contour"](), suffix)

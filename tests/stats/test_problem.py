@@ -72,7 +72,7 @@ def test_value_and_gradient_are_those_of_the_term(term):
     np.testing.assert_allclose(2 * here.normal, problem.curvature(x), rtol=1e-13)
 
 
-@pytest.mark.parametrize("away", [0.0, 1.0, -3.0])
+@pytest.mark.parametrize("away", [0.0, 1.0, pytest.param(-3.0, marks=pytest.mark.slow)])
 def test_hessian_is_exact(term, away):
     """To 1e-6 in units of the curvature, near the minimum and far from it, where Σ r ∂²r is large."""
     problem = Problem(term)

@@ -16,7 +16,9 @@ def made(seed, intervals):
     return knots, MonotoneSpline(*(np.asarray(a) for a in knots))
 
 
-@pytest.mark.parametrize(("seed", "intervals"), [(1, 4), (2, 12), (3, 96), (4, 500)])
+@pytest.mark.parametrize(
+    ("seed", "intervals"), [(1, 4), *(pytest.param(*p, marks=pytest.mark.slow) for p in ((2, 12), (3, 96))), (4, 500)]
+)
 def test_a_spline_as_compiled_is_that_of_jax(seed, intervals):
     knots, spline = made(seed, intervals)
     t = np.concatenate([np.linspace(-0.9999, 1.9999, 3001), np.asarray(knots.x)[1:]])

@@ -35,6 +35,7 @@ def fitted(data, n_replicas=200, **options):
     return infer(data, DENSITY, minos=False, n_replicas=n_replicas, **options)
 
 
+@pytest.mark.slow
 def test_p_values_of_good_data_are_uniform():
     rows = []
     for seed in range(40):
@@ -61,7 +62,7 @@ def with_peak(source, q, random):
     return np.concatenate([q[n:], random.normal(3000.0, 80.0, n)]) if source == "Co60" else q
 
 
-@pytest.mark.parametrize("deform", [wider, shifted, with_peak])
+@pytest.mark.parametrize("deform", [wider, *(pytest.param(d, marks=pytest.mark.slow) for d in (shifted, with_peak))])
 def test_what_a_density_cannot_make_is_told_with_its_source(deform):
     result = fitted(measured(10_000, 5, deform=deform))
     goodness = result.goodness

@@ -213,6 +213,7 @@ def single():
     return density, response, n_pe, CalibrationData.from_charges(n_pe, density.edges, density.pe_to_observable)
 
 
+@pytest.mark.slow
 def test_single_events_of_a_density_with_kinks_are_summed_exactly(single):
     density, response, n_pe, data = single
     likelihood = ResponseLikelihood.build(data, density, unbinned=True)
@@ -225,6 +226,7 @@ def test_single_events_of_a_density_with_kinks_are_summed_exactly(single):
     assert float(likelihood.log_likelihood(np.array(list(response.values())))) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_single_events_and_knots_give_the_same_likelihood(single, monkeypatch):
     density, response, _, data = single
     at = np.array(list(response.values()))

@@ -34,7 +34,7 @@ def fits():
     return batched_fits(DENSITY, COUNTS, TRUTH)
 
 
-@pytest.mark.parametrize("row", [0, 7])
+@pytest.mark.parametrize("row", [0, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_fit_among_many_is_the_fit_on_its_own(fits, row):
     data = CalibrationData.from_counts(
         dict(zip(DENSITY.sources, COUNTS[row], strict=True)), DENSITY.edges, DENSITY.pe_to_observable

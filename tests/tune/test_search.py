@@ -394,6 +394,7 @@ def real(tmp_path_factory):
     return run(folder, 2, ranges=ranges, base=base, max_steps=6, seed=2), folder
 
 
+@pytest.mark.slow
 def test_trainings_are_judged_and_their_refusals_kept(real):
     result, folder = real
     assert (result.number, result.trials[0].state) == (0, "complete")

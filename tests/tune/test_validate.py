@@ -113,6 +113,7 @@ def test_errors_that_are_too_large_fail_the_verdict():
     assert not found.passes
 
 
+@pytest.mark.slow
 def test_asimov_finds_a_bias_and_nothing_else():
     points = [TRUTH, (6.3, 0.5, 10_000.0), (20.0, 0.8, 9000.0)]
     rows = asimov_rows(DENSITY, SIMULATOR, points, blocks=2)
@@ -158,7 +159,9 @@ def test_parts_of_a_run_make_the_whole_and_survive_json():
         joined_rows([whole, calibration_rows(DENSITY, SIMULATOR, [5], points=256, seed=3)])
 
 
-@pytest.mark.parametrize(("density", "passes"), [(DENSITY, True), (Shifted(), False)])
+@pytest.mark.parametrize(
+    ("density", "passes"), [(DENSITY, True), pytest.param(Shifted(), False, marks=pytest.mark.slow)]
+)
 def test_ranks_and_coverage_of_a_right_posterior_pass(density, passes):
     rows = calibration_rows(density, SIMULATOR, range(40), points=512, seed=6)
     found = calibration_study(density, rows)
