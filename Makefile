@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint bench results predictors tuning page pictures clean
+.PHONY: help run test test-all lint bench results predictors tuning selection page pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,7 @@ bench: $(VENV)/.dev  ## speeds, as ratios within one run; writes docs/results
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/predictors.py
 	$(BIN)/python benchmarks/tuning.py
+	$(BIN)/python benchmarks/selection_speed.py
 
 results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RELEASE=folder INPUTS=file)
 	$(BIN)/python benchmarks/truth.py --release "$(RELEASE)" --inputs "$(INPUTS)"
@@ -52,6 +53,16 @@ tuning: $(VENV)/.dev  ## densities of calibration spectra at the published size 
 	    --validation $(OUT)/calibration/validation-1 $(OUT)/calibration/validation-2 --out $(OUT)/tuning/$$recipe || exit; done)
 	$(BIN)/python benchmarks/tuning_validation.py --data $(OUT)/calibration --work $(OUT)/tuning/validation \
 	  --density $(or $(DENSITIES),$(addprefix $(OUT)/tuning/,tede spline planar)) $(RELEASE:%=--release %)
+
+selection: $(VENV)/.dev  ## selection at the published size (hours; MODELS="FOLDER ..." takes trained networks, the first one ours); writes docs/results
+	$(BIN)/nuebar simulate ibd --pairs 16500000 --jobs 2 --out $(OUT)/ibd
+	$(BIN)/nuebar simulate singles --events 0 --pairs 22500000 --window-ms 2 --jobs 2 --out $(OUT)/singles
+	$(BIN)/nuebar simulate stream --days 60 --seed 2 --jobs 2 --out $(OUT)/stream
+	$(if $(MODELS),,for recipe in network published; do \
+	  $(BIN)/nuebar select train --recipe $$recipe --ibd $(OUT)/ibd --accidentals $(OUT)/singles \
+	    --prepared $(OUT)/pairs --out $(OUT)/select/$$recipe || exit; done)
+	$(BIN)/python benchmarks/selection.py --prepared $(OUT)/pairs --ibd $(OUT)/ibd --stream $(OUT)/stream/stream \
+	  --model $(or $(MODELS),$(addprefix $(OUT)/select/,network published)) --work $(OUT)/selection
 
 page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py

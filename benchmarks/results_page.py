@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import predictor_page  # noqa: E402 - files beside this one
+import selection_page  # noqa: E402
 import simulation_page  # noqa: E402
 import tuning_page  # noqa: E402
 from simulation_page import signed, table  # noqa: E402
@@ -36,8 +37,9 @@ HOW = {
     **simulation_page.HOW,
     **predictor_page.HOW,
     **tuning_page.HOW,
+    **selection_page.HOW,
 }
-OTHERS = (simulation_page, predictor_page, tuning_page)
+OTHERS = (simulation_page, predictor_page, tuning_page, selection_page)
 HEADLINES = (
     "harmonic, ±15σ, vacuum: compiled, one spectrum",
     "harmonic, ±15σ, matter: compiled, one spectrum",

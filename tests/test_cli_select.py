@@ -62,7 +62,7 @@ def test_compare_prints_tables(place, tmp_path, capsys):
     assert "a hundredth" in text
     assert "linear cut, whole volume" in text
     assert json.loads((tmp_path / "compare.json").read_text())["format"] == 1
-    assert {p.stem for p in tmp_path.glob("*.png")} >= {"background", "cut-flow", "efficiency", "features"}
+    assert {p.stem for p in tmp_path.glob("*.png")} >= {"background", "changes", "cut-flow", "efficiency"}
 
 
 def test_apply_takes_the_folder_of_a_run(place, tmp_path, capsys):

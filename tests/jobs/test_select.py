@@ -14,18 +14,26 @@ from nuebar.io.events import EventFile, EventWriter, read_events
 from nuebar.io.files import read_json, write_json
 from nuebar.io.histograms import Histogram
 from nuebar.io.models import load_model
-from nuebar.jobs import select_apply, select_compare
+from nuebar.jobs import select_apply, select_compare, select_explain, select_pictures
 from nuebar.jobs.select_apply import SelectApplyJob, apply_report, chosen_threshold, run_apply
 from nuebar.jobs.select_compare import SelectCompareJob, run_compare
 from nuebar.jobs.select_data import PairFiles, pair_files, prepared, splits_of
-from nuebar.jobs.select_evaluate import Scored, cuts_of, cuts_point, held_out_sample, singles_of_features
+from nuebar.jobs.select_evaluate import (
+    Scored,
+    cuts_of,
+    cuts_point,
+    held_out_sample,
+    pairs_of_features,
+    singles_of_features,
+)
 from nuebar.jobs.select_explain import SelectExplainJob, explain_report, run_explain
 from nuebar.jobs.select_search import SelectSearchJob, run_search, search_report
 from nuebar.jobs.select_text import compare_report
 from nuebar.jobs.select_train import SelectTrainJob, run_train, train_report
+from nuebar.report.plots import RED
 from nuebar.select.classifier import score_in_chunks
 from nuebar.select.config import load_selection
-from nuebar.select.features import PAIR_COLUMNS, features_of
+from nuebar.select.features import FEATURES, PAIR_COLUMNS, features_of
 from nuebar.select.operating_point import Rates
 from nuebar.select.store import load_classifier
 
@@ -215,11 +223,31 @@ def test_features_give_the_events_back():
         np.testing.assert_allclose(values, want, atol=2e-5)
 
 
+def test_features_give_the_pairs_back():
+    pairs = toy.ibd(np.random.default_rng(4), 500)
+    back = pairs_of_features(features_of(pairs))
+    assert set(back) == set(PAIR_COLUMNS)
+    for name in PAIR_COLUMNS:
+        np.testing.assert_allclose(back[name], pairs[name], atol=1e-3 if name.endswith("_m") else 0, rtol=2e-7)
+    near = np.hypot(pairs["prompt_x_m"], pairs["prompt_y_m"]) > 1
+    np.testing.assert_allclose(back["prompt_x_m"][near], pairs["prompt_x_m"][near], atol=1e-4)
+
+
 @pytest.fixture(scope="module")
-def compared(trained, stored, tmp_path_factory):
+def compared_and_drawn(trained, stored, tmp_path_factory):
+    """A comparison, and its figures by name, which are not written."""
     folder = tmp_path_factory.mktemp("compare")
     job = SelectCompareJob(files=stored, models=(str(trained[0]),), singles=SINGLES)
-    return folder, job, run_compare(job, folder)
+    figures = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select_pictures, "_saved", lambda found, place: figures.update(found))
+        record = run_compare(job, folder, pictures=True)
+    return (folder, job, record), figures
+
+
+@pytest.fixture(scope="module")
+def compared(compared_and_drawn):
+    return compared_and_drawn[0]
 
 
 def test_compare_counts_the_cuts(compared, stored):
@@ -274,6 +302,118 @@ def test_compare_covers_what_was_asked(compared):
     assert text.strip() == compare_report(record)
     assert "fiducial volume on both" in text
     assert "99.2" in text
+    assert "> 5 m [%]" in text
+    assert "energy scale -1 %, background [%]" in text
+    assert "singles x 2, purity [%]" in text
+
+
+def test_changes_are_those_of_shifted_pairs(compared, stored):
+    """At the thresholds of the cuts' background, for the cuts by hand: both energies of every pair times 1.01."""
+    _, _, record = compared
+    config = load_selection()
+    matrices = prepared(stored, config, "unused")
+    sample = held_out_sample(matrices, splits_of(matrices), config, singles=SINGLES)
+    efficiency, background = (record["changes"][what] for what in ("efficiency", "background"))
+    assert set(efficiency) == set(background) == {"cuts", "network", "ratio"}
+    for label, rows in efficiency.items():
+        names = [row["shift"]["name"] for row in rows]
+        assert names[0] == "energy scale +1 %"
+        assert names == [row["shift"]["name"] for row in background[label]]
+        point = record["scenarios"][1]
+        point = point["cuts"] if label == "cuts" else point["points"][label]["cuts"]
+        # Recovered positions are as good as float32: a pair at the edge may go to the other side.
+        assert rows[0]["before"]["value"] == pytest.approx(point["efficiency"]["value"], abs=2 / len(sample.signal))
+        before = background[label][0]["before"]["value"]
+        assert before <= point["by_recombined"]["value"] * (1 + 1e-6)
+    cuts, n = cuts_of(config), len(sample.signal)
+    for key, pairs, w in (
+        ("efficiency", pairs_of_features(sample.signal), np.full(n, 1 / n)),
+        ("background", sample.recombined.pairs, sample.recombined.weights),
+    ):
+        old = cuts.passes(features_of(pairs))
+        for row, scale in ((0, 1.01), (1, 0.99)):
+            energies = {name: scale * pairs[name] for name in ("prompt_e_rec_MeV", "delayed_e_rec_MeV")}
+            new = cuts.passes(features_of({**pairs, **energies}))  # the cuts are tighter than the threshold
+            found = record["changes"][key]["cuts"][row]
+            assert found["difference"] == pytest.approx(w @ (1.0 * new - old), rel=1e-9, abs=1e-15)
+            assert len(found["bins"]["energy"]["edges"]) == len(found["bins"]["energy"]["error"]) + 1
+    t = pairs_of_features(sample.signal)["dt_ns"] * 1e-3
+    late = np.exp(t / 220 - t / 222.2)
+    kept = cuts.passes(features_of(pairs_of_features(sample.signal)))
+    slow = efficiency["cuts"][4]
+    assert slow["shift"]["capture_time"] == 0.01
+    assert slow["difference"] == pytest.approx(late[kept].sum() / late.sum() - kept.mean(), rel=1e-9)
+    assert background["cuts"][4]["difference"] == 0
+
+
+def test_rates_change_at_the_same_thresholds(compared):
+    record = compared[2]
+    assert set(record["rate_changes"]) == {"cuts", "network", "ratio"}
+    for label, rows in record["rate_changes"].items():
+        assert [row["singles"] for row in rows] == [0.5, 1.0, 2.0]
+        told = [row["same_threshold"] for row in rows]
+        assert len({t["threshold"] for t in told}) == 1
+        assert told[0]["threshold"] == 0 or label != "cuts"
+        assert told[0]["efficiency"] == told[2]["efficiency"]
+        assert told[0]["purity"]["value"] >= told[1]["purity"]["value"] >= told[2]["purity"]["value"]
+        assert rows[2]["accidentals_per_day"] == pytest.approx(16 * rows[0]["accidentals_per_day"])
+    one = record["rate_changes"]["cuts"][1]["same_threshold"]
+    assert one["efficiency"] == record["scenarios"][1]["cuts"]["efficiency"]
+
+
+def test_cuts_are_told_for_both_volumes(compared, stored):
+    _, _, record = compared
+    config = load_selection()
+    matrices = prepared(stored, config, "unused")
+    rows = np.array(matrices.ibd[splits_of(matrices)["ibd"].rows("test")])
+    kept = cuts_of(config).passes(rows)
+    told = record["cuts_by_volume"]
+    assert list(told) == ["prompt", "both"]
+    assert told["prompt"]["efficiency"] == record["scenarios"][1]["cuts"]["efficiency"]
+    assert told["both"]["efficiency"]["value"] == pytest.approx((kept & (rows[:, 1] < 17.2**3)).mean(), abs=1e-12)
+    assert told["both"]["efficiency"]["value"] < told["prompt"]["efficiency"]["value"]
+
+
+class ByEnergy:
+    """The prompt energy as a score."""
+
+    name = "energy"
+
+    def score(self, features):
+        return features[:, FEATURES.index("e_prompt_MeV")].astype(float)
+
+
+def test_accepted_pairs_that_apply_does_not_score_are_a_number(compared, stored):
+    record = compared[2]
+    for scenario in record["scenarios"]:
+        found = [p for points in scenario["points"].values() for p in points.values()]
+        found += [x for levels in scenario["levels"].values() for x in levels] + [scenario["cuts"]]
+        assert all("missing" in x or x["beyond_5_m"] is None or x["beyond_5_m"]["value"] < 0.01 for x in found)
+    config = load_selection()
+    matrices = prepared(stored, config, "unused")
+    sample = held_out_sample(matrices, splits_of(matrices), config, singles=SINGLES)
+    signal = sample.signal.copy()
+    signal[::3, FEATURES.index("dr_m")] = 5.1
+    signal[1::3, FEATURES.index("dr_m")] = 4.9
+    moved = Scored.of(ByEnergy(), replace(sample, signal=signal), (2.0, 1.0))
+    for window in (2.0, 1.0):
+        accepted = (signal[:, 4] >= 3.0) & (signal[:, 3] <= 1e3 * window)
+        told = moved.distributions(window).beyond(3.0)["beyond_5_m"]
+        assert told["value"] == pytest.approx((accepted & (signal[:, 2] > 5)).sum() / accepted.sum())
+        assert told["low"] < told["value"] < told["high"]
+        assert 0.2 < told["value"] < 0.5
+    assert moved.distributions(2.0).beyond(np.inf) == {"beyond_5_m": None}
+
+
+def legend(figure):
+    return [t.get_text() for of in figure.legends for t in of.get_texts()]
+
+
+def test_pictures_have_both_stars_and_the_changes(compared_and_drawn):
+    figures = compared_and_drawn[1]
+    stars = {"cuts, fiducial volume on the prompt vertex", "cuts, fiducial volume on both vertices"}
+    assert stars <= set(legend(figures["background"]))
+    assert legend(figures["changes"]) == ["cuts", "network", "ratio"]
 
 
 def test_what_was_fitted_is_not_fitted_again(compared, monkeypatch):
@@ -477,7 +617,29 @@ def test_the_operating_point_is_that_of_the_model(trained):
 # ---------------------------------------------------------------- explain
 
 
-def test_explanations_of_pairs_and_of_candidates(trained, stored, stream, tmp_path):
+def line_in_the_plane(found, monkeypatch):
+    """What is drawn of a ΔR + b Δt = 1: (a, b)."""
+    kept = {}
+    monkeypatch.setattr(select_pictures, "_saved", lambda figures, place: kept.update(figures))
+    select_pictures.draw_explained(found, ".")
+    assert "box cuts" in legend(kept["boundary"])
+    lines = [x for x in kept["boundary"].axes[0].lines if x.get_color() == RED and len(x.get_xdata())]
+    assert bool(lines) == ("fitted line" in legend(kept["boundary"]))
+    if not lines:
+        return None
+    x, y = (np.asarray(v, float) for v in lines[0].get_data())
+    return (1 / x[0], 0.0) if x[0] == x[-1] else tuple(np.linalg.solve([[x[0], y[0]], [x[-1], y[-1]]], [1, 1]))
+
+
+def test_a_plane_without_a_line_says_why(monkeypatch):
+    def never(*_, **__):
+        raise NuebarError("too few pairs")
+
+    monkeypatch.setattr(select_explain, "box_line", never)
+    assert select_explain._line(None, {}, load_selection(), 1) == {"missing": "too few pairs"}
+
+
+def test_explanations_of_pairs_and_of_candidates(trained, stored, stream, tmp_path, monkeypatch):
     sample = tmp_path / "candidates.parquet"
     pairs = toy.ibd(np.random.default_rng(8), 20)
     toy.write(sample, pairs)
@@ -491,6 +653,13 @@ def test_explanations_of_pairs_and_of_candidates(trained, stored, stream, tmp_pa
     want = features_of(pairs)[11]
     np.testing.assert_array_equal(found.local["event 11"].features, want)
     assert "dr_m" in explain_report(found)
+    line = told["line"]
+    assert 0 < line["background"] <= line["wanted_background"]
+    assert line["background"] > 0.5 * line["wanted_background"]
+    assert line["a_per_m"] > 0.1
+    assert line["efficiency"] > 0.5
+    assert line_in_the_plane(found, monkeypatch) == pytest.approx((line["a_per_m"], line["b_per_us"]))
+    assert line_in_the_plane(replace(found, line={"missing": "too few pairs"}), monkeypatch) is None
     with pytest.raises(NuebarError, match="expected rows from 0 to 19"):
         run_explain(replace(job, named=(20,)), tmp_path / "none")
     with pytest.raises(NuebarError, match="expected numbers from 0 to 39"):

@@ -43,8 +43,8 @@ def pairs(n, tau_us, blur_m, spread_MeV):
     return {name: ({**out, "dt_ns": 1e3 * RANDOM.exponential(tau_us, n)})[name] for name in PAIR_COLUMNS}
 
 
-PAIRS = pairs(400, 220, 0.3, 0.1)
-IBD, NOISE = features_of(PAIRS), features_of(pairs(400, 900, 1.5, 0.8))
+PAIRS, FAR = pairs(400, 220, 0.3, 0.1), pairs(400, 900, 1.5, 0.8)
+IBD, NOISE = features_of(PAIRS), features_of(FAR)
 SIGNAL, BACKGROUND = Toy().score(IBD), Toy().score(NOISE)
 SAMPLES = ScoreSample.of(SIGNAL), ScoreSample.of(BACKGROUND)
 POINT = at_threshold(*(ScoreSample.of(CUTS.score(x)) for x in (IBD, NOISE)), 0.0, REAL)
@@ -66,6 +66,13 @@ def curve_set():
 def shift_set():
     settings = PairSettings(window_ms=2.0, threshold_MeV=0.7)
     return {c.name: rb.changes(c, PAIRS, 0.0, settings) for c in (Toy(), CUTS)}
+
+
+def background_set():
+    settings = PairSettings(window_ms=2.0, threshold_MeV=0.7)
+    none = BoxCuts(dr_m=1e-6)
+    pairs = {"toy": Toy(), "cuts": none}
+    return {k: rb.changes(c, FAR, 0.0, settings, captures=False) for k, c in pairs.items()}
 
 
 def dependence_set():
@@ -109,6 +116,7 @@ FIGURES = {
     "by class": lambda: draw.dependences(dependence_set()[:1], labels=explained().labels),
     "efficiency": lambda: draw.efficiency_bins(curve_set(), title="e"),
     "shifts": lambda: draw.shift_changes(shift_set()),
+    "both shifts": lambda: draw.shift_changes(shift_set(), background=background_set(), title="s"),
     "calibration": lambda: draw.calibration({"toy": rb.reliability(SIGNAL, BACKGROUND, toys=20)}),
 }
 
@@ -169,6 +177,7 @@ def test_the_same_figure_twice_has_the_same_bytes():
         "one group": ("Output (logit)",),
         "efficiency": ("Prompt energy [MeV]", "Prompt radius cubed [m³]", "cuts"),
         "shifts": ("energy scale −1 %", "capture time +1 %", "percentage points"),
+        "both shifts": ("percentage points", "Relative change of the background [%]", "cuts"),
         "calibration": ("ln odds, predicted", "from counting"),
     }.items(),
 )
@@ -217,12 +226,31 @@ def test_bars_of_the_cut_flow_are_the_numbers():
         (lambda: draw.efficiency_bins({}), "one to 6"),
         (lambda: draw.calibration({}), "one to 6"),
         (lambda: draw.shift_changes({}), "one to 6"),
+        (lambda: draw.shift_changes(shift_set(), background={"toy": shift_set()["toy"]}), "got 1"),
         (lambda: draw.shift_changes({"a": shift_set()["toy"], "b": shift_set()["toy"][:1]}), "same ones"),
     ],
 )
 def test_what_is_wrong_is_said(call, message):
     with pytest.raises(NuebarError, match=message):
         call()
+
+
+def test_points_of_changes_are_the_numbers():
+    left, right = drawn("both shifts").axes
+    toy, cuts = (shift_set()[name] for name in ("toy", "cuts"))
+    for container, row in zip(left.containers, (toy, cuts), strict=True):
+        np.testing.assert_allclose(container[0].get_xdata(), [100 * c.difference for c in row])
+    row = background_set()["toy"]
+    relative = [100 * c.difference / c.before.value for c in row]
+    np.testing.assert_allclose(right.containers[0][0].get_xdata(), relative)
+    assert np.ptp(relative) > 0
+    assert np.all(np.isnan(right.containers[1][0].get_xdata())), "what keeps none has no relative change"
+
+
+def test_the_first_two_points_are_stars_and_can_be_told_apart():
+    first, second = (c[0] for c in drawn("background").axes[0].containers)
+    assert first.get_marker() == second.get_marker() == "*"
+    assert first.get_markerfacecolor() != second.get_markerfacecolor() == "white"
 
 
 def test_a_point_without_background_is_left_out_of_the_stars():

@@ -185,6 +185,66 @@ def test_errors_of_changes_are_the_spread_over_samples(cuts):
         assert np.mean([c.error for c in row]) == pytest.approx(spread, rel=0.2, abs=1e-12)
 
 
+def every_pair(rng, n):
+    """All ordered pairs of n singles, the numbers of whose events are known."""
+    first, second = (a.ravel() for a in np.meshgrid(np.arange(n), np.arange(n)))
+    first, second = first[first != second], second[first != second]
+    single = {"e_rec_MeV": rng.uniform(1, 3, n)} | {f"{axis}_m": rng.normal(0, 3, n) for axis in "xyz"}
+    out = {f"prompt_{name}": v[first] for name, v in single.items()}
+    out |= {f"delayed_{name}": v[second] for name, v in single.items()}
+    return out | {"dt_ns": 2e6 * rng.random(first.size)}, (first, second)
+
+
+def test_pairs_that_share_events_are_counted_with_each_other():
+    """The variance by a double loop over all pairs that have an event in common."""
+    rng = np.random.default_rng(21)
+    pairs, events = every_pair(rng, 12)
+    some = rng.choice(132, 200)  # with repetition, as they are drawn
+    pairs, events = {k: v[some] for k, v in pairs.items()}, tuple(e[some] for e in events)
+    w, shift = rng.uniform(0.5, 1.5, 200), rb.Shift("e", energy_scale=0.2)
+    (found,) = rb.changes(
+        delayed_cut(), pairs, 0.0, SETTINGS, shifts=[shift], weights=w, clusters=events,
+        energy_edges_MeV=[1.0, 1.6, 3.1], radius_edges_m=[0, 50],
+    )  # fmt: skip
+    e = pairs["delayed_e_rec_MeV"]
+    old, new = (e > 1.9) & (e < 2.5), (1.2 * e > 1.9) & (1.2 * e < 2.5)
+
+    def variance(rows):
+        weight = w[rows] / w[rows].sum()
+        u = weight * (new[rows] - weight @ new[rows]) - weight * (old[rows] - weight @ old[rows])
+        ends = [{a, b} for a, b in zip(*(x[rows] for x in events), strict=True)]
+        total = sum(u[i] * u[j] for i in range(u.size) for j in range(u.size) if ends[i] & ends[j])
+        return max(total, np.sum(u**2))
+
+    everything = np.arange(200)
+    assert found.error**2 == pytest.approx(variance(everything), rel=1e-9)
+    low = np.flatnonzero(pairs["prompt_e_rec_MeV"] < 1.6)
+    assert found.errors["energy"][0] ** 2 == pytest.approx(variance(low), rel=1e-9)
+    h = w / w.sum() * (old - found.before.value)
+    ends = [{a, b} for a, b in zip(*events, strict=True)]
+    plain = sum(h[i] * h[j] for i in everything for j in everything if ends[i] & ends[j])
+    tries = found.before.value * (1 - found.before.value) / max(plain, np.sum(h**2))
+    assert found.before.effective == pytest.approx(found.before.value * tries, rel=1e-9)
+
+
+def test_errors_of_recombined_pairs_are_the_spread_over_samples_of_singles():
+    rng = np.random.default_rng(22)
+    shift = rb.Shift("e", energy_scale=0.1)
+    known, alone, differences = [], [], []
+    for _ in range(150):
+        pairs, events = every_pair(rng, 30)
+        options = {"shifts": [shift], "captures": False}
+        (shared,) = rb.changes(delayed_cut(), pairs, 0.0, SETTINGS, clusters=events, **options)
+        (plain,) = rb.changes(delayed_cut(), pairs, 0.0, SETTINGS, **options)
+        assert shared.difference == plain.difference
+        known.append(shared.error)
+        alone.append(plain.error)
+        differences.append(shared.difference)
+    spread = np.std(differences, ddof=1)
+    assert np.mean(known) == pytest.approx(spread, rel=0.2)
+    assert np.mean(alone) < 0.5 * spread
+
+
 def test_bins_of_a_change_add_up_to_it():
     pairs = pairs_of(np.random.default_rng(9), 5000)
     (found,) = rb.changes(
@@ -275,6 +335,7 @@ BAD = {
     "vertex": (lambda: rb.extra_vertex_m(0.1, 0.9), "at least 1"),
     "column": (lambda: rb.shifted({"dt_ns": np.zeros(1)}, rb.SHIFTS[0]), "missing column"),
     "pair weights": (lambda: rb.changes(BoxCuts(), PAIRS, 0.0, SETTINGS, weights=[1.0]), "5 finite numbers"),
+    "clusters": (lambda: rb.changes(BoxCuts(), PAIRS, 0.0, SETTINGS, clusters=(np.zeros(5), np.zeros(4))), "5 numbers"),
     "capture": (lambda: rb.changes(BoxCuts(), PAIRS, 0.0, SETTINGS, capture_time_us=0), "above 0"),
     "logits": (lambda: rb.reliability([np.inf], [0.0]), "finite logits"),
     "empty": (lambda: rb.reliability([], [0.0]), "at least one"),

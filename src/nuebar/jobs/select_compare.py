@@ -19,6 +19,7 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.io.files import atomic_write_text, output_folder
 from nuebar.io.results import git_commit, save_result, versions
+from nuebar.jobs.select_changes import Changed, changed
 from nuebar.jobs.select_data import PairFiles, check_limits, prepared, splits_of
 from nuebar.jobs.select_evaluate import (
     LEVELS,
@@ -31,29 +32,27 @@ from nuebar.jobs.select_evaluate import (
     operating_points,
     point_record,
 )
+from nuebar.jobs.select_lines import LINES, fitted_lines, line_record
 from nuebar.jobs.select_text import compare_report
 from nuebar.jobs.select_train import PAIRS, describe_fit
 from nuebar.run.lock import hold
 from nuebar.select.classifier import Classifier
-from nuebar.select.config import SelectionConfig, load_selection
+from nuebar.select.config import FIDUCIAL_ON, SelectionConfig, load_selection
 from nuebar.select.cut_flow import cut_flow
-from nuebar.select.cuts import FIDUCIAL
-from nuebar.select.linear_cut import LinearFit, fit_linear_cut
+from nuebar.select.linear_cut import LinearFit
 from nuebar.select.matrices import Matrices, Split
-from nuebar.select.operating_point import Level, Rates, efficiency_at
+from nuebar.select.operating_point import Level, OperatingPoint, Rates, efficiency_at
 from nuebar.select.ratio import fit_ratio
 from nuebar.select.robustness import EfficiencyCurve, Reliability, efficiency_curves, reliability
 from nuebar.select.store import describe_classifier, load_classifier, save_classifier
 from nuebar.select.trees import require_xgboost, train_trees
 
-__all__ = ["SelectCompareJob", "run_compare"]
+__all__ = ["SelectCompareJob", "Shown", "run_compare"]
 
 Progress = Callable[[str, int, int], None]
 
 _CURVE = np.geomspace(1e-9, 1.0, 91)
 _ROWS = 2**20
-_FITTED = 200_000  # antineutrinos that a line is fitted to
-_LINE_PAIRS = 0.025  # accidental pairs of each stratum for every single, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +93,30 @@ class SelectCompareJob:
 
 
 @dataclass(frozen=True, eq=False)
-class _Shown:
-    """What pictures are made of, in the window of the selection."""
+class Shown:
+    """What pictures are made of, in the window of the selection.
+
+    Attributes:
+        scored: Label → scores of a classifier.
+        found: Label → its distributions.
+        cuts: Those of the cuts.
+        volumes: What the cuts keep with the fiducial volume on one vertex and on both, that of the selection first.
+        bins: Label → efficiency curves.
+        reliable: Label → reliability.
+        changed: With the detector.
+        flow: Record of the cut flow of antineutrinos.
+        rates: Real ones.
+    """
 
     scored: Mapping[str, Scored]
     found: Mapping[str, Distributions]
     cuts: Distributions
+    volumes: Mapping[str, OperatingPoint]
     bins: Mapping[str, Mapping[str, EfficiencyCurve]]
     reliable: Mapping[str, Reliability]
+    changed: Changed
+    flow: Mapping[str, Any]
+    rates: Rates
 
 
 def run_compare(
@@ -138,13 +153,14 @@ def run_compare(
         splits = splits_of(matrices, job.pairs)
         models = _models(job, matrices, splits, config, out, progress)
         sample = held_out_sample(matrices, splits, config, pairs=job.test, singles=job.singles, seed=job.seed)
-        judged, shown = _judged(job, config, windows, models, matrices, splits, sample, progress)
+        flows = _flows(config, sample)
+        judged, shown = _judged(job, config, windows, models, matrices, splits, sample, flows["ibd"], progress)
         record = {
             "kind": "selection comparison",
             "command": job.command,
             "selection": asdict(replace(config, source=Path(config.source).name)),
             "sample": {**sample.record(), "data": matrices.digest},
-            "cut_flow": _flows(config, sample),
+            "cut_flow": flows,
             **judged,
             "seed": job.seed,
             "seconds": round(time.monotonic() - begun, 1),
@@ -156,8 +172,7 @@ def run_compare(
         if pictures and shown.found:
             from nuebar.jobs.select_pictures import draw_comparison
 
-            about, flow = (shown.bins, shown.reliable), record["cut_flow"]["ibd"]
-            draw_comparison(shown.scored, shown.found, shown.cuts, *about, flow, Rates.of(config), out)
+            draw_comparison(shown, out)
     return record
 
 
@@ -264,10 +279,11 @@ def _judged(
     matrices: Matrices,
     splits: Mapping[str, Split],
     sample: Sample,
+    flow: Mapping[str, Any],
     progress: Progress | None,
-) -> tuple[dict[str, Any], _Shown]:
-    """Classifiers, scenarios and curves of the record, and what is drawn."""
-    steps = len(models) + 1 + 2 * len(windows)
+) -> tuple[dict[str, Any], Shown]:
+    """Classifiers, scenarios, curves and changes of the record, and what is drawn."""
+    steps = 2 * len(models) + 1 + len(LINES) * len(windows)
     done = 0
 
     def tell(name: str) -> None:
@@ -279,15 +295,16 @@ def _judged(
     cuts = {w: Scored.of(cuts_of(config, w), sample, (w,)).distributions(w) for w in windows}
     bases = {w: cuts_point(d, Rates.of(_at(config, w)))[0] for w, d in cuts.items()}
     scored = {label: Scored.of(classifier, sample, windows, tell) for label, (classifier, _) in models.items()}
-    lines = _lines(job, config, windows, {w: b.background.value for w, b in bases.items()}, matrices, splits, tell)
+    shares = {w: b.background.value for w, b in bases.items()}
+    lines = fitted_lines(matrices, splits, config, shares, singles=job.singles, seed=job.seed + 1, tell=tell)
     scenarios, curves = [], {}
     for w in windows:
         rates = Rates.of(_at(config, w))
         found = {label: s.distributions(w) for label, s in scored.items()}
         inner = {label: s.distributions(w, only_inside=True) for label, s in scored.items()}
-        levels = {label: _levels(d, bases[w].background.value, inner[label]) for label, d in found.items()}
+        levels = {label: _levels(d, shares[w], inner[label]) for label, d in found.items()}
         for label, fits in lines[w].items():
-            levels[label] = _line_levels(fits, sample, w, bases[w].background.value)
+            levels[label] = _line_levels(fits, sample, w, shares[w])
         curves[f"{w:g} ms"] = {label: _curve(d) for label, d in found.items()}
         for factor in job.factors:
             scaled = Rates(rates.ibd, rates.accidental * factor**2)
@@ -305,36 +322,62 @@ def _judged(
                     "levels": levels,
                 }
             )
-    if progress is not None:
-        progress("judging", steps, steps)
-    fitted = {f"{w:g} ms": {k: [_line_record(f) for f in v] for k, v in fits.items()} for w, fits in lines.items()}
+    fitted = {f"{w:g} ms": {k: [line_record(f) for f in v] for k, v in fits.items()} for w, fits in lines.items()}
     about = {label: told for label, (_, told) in models.items()}
     w = windows[0]
-    shown = _shown(scored, cuts[w], bases[w].background.value, config, sample)
+    classifiers = {label: classifier for label, (classifier, _) in models.items()}
+    volumes = _volumes(config, cuts[w], sample)
+    points = {on: point for on, (point, _) in volumes.items()}
+    shown = _shown(job, classifiers, scored, cuts[w], shares[w], sample, points, flow, tell)
+    if progress is not None:
+        progress("judging", steps, steps)
     told = {
         "classifiers": about,
         "lines": fitted,
         "scenarios": scenarios,
+        "cuts_by_volume": {on: record for on, (_, record) in volumes.items()},
         "curves": curves,
         "efficiency_curves": {k: {name: c.record() for name, c in v.items()} for k, v in shown.bins.items()},
         "calibration": {label: found.record() for label, found in shown.reliable.items()},
+        **shown.changed.record(),
     }
     return told, shown
 
 
 def _shown(
-    scored: Mapping[str, Scored], cuts: Distributions, share: float, config: SelectionConfig, sample: Sample
-) -> _Shown:
-    """Efficiency curves at the background of the cuts, and how far the scores are logits."""
+    job: SelectCompareJob,
+    classifiers: Mapping[str, Classifier],
+    scored: Mapping[str, Scored],
+    cuts: Distributions,
+    share: float,
+    sample: Sample,
+    volumes: Mapping[str, OperatingPoint],
+    flow: Mapping[str, Any],
+    tell: Callable[[str], None],
+) -> Shown:
+    """Efficiency curves and changes at the background of the cuts, and how far the scores are logits."""
+    config = sample.config
     window = config.pairs.window_ms
     found = {label: s.distributions(window) for label, s in scored.items()}
+    thresholds = {"cuts": 0.0} | {label: d.background.threshold_below(share) for label, d in found.items()}
     bins = {"cuts": efficiency_curves(sample.signal, cuts_of(config).passes(sample.signal))}
-    bins |= {
-        label: efficiency_curves(sample.signal, s.signal >= found[label].background.threshold_below(share))
-        for label, s in scored.items()
-    }
+    bins |= {label: efficiency_curves(sample.signal, s.signal >= thresholds[label]) for label, s in scored.items()}
     reliable = {label: reliability(s.signal, s.accidentals) for label, s in scored.items()}
-    return _Shown(scored, found, cuts, bins, reliable)
+    all_, known = {"cuts": cuts_of(config), **classifiers}, {"cuts": cuts, **found}
+    moved = changed(all_, thresholds, known, sample, singles=job.factors, tell=tell)
+    return Shown(scored, found, cuts, volumes, bins, reliable, moved, flow, Rates.of(config))
+
+
+def _volumes(config: SelectionConfig, cuts: Distributions, sample: Sample) -> dict[str, tuple[OperatingPoint, Any]]:
+    """What the cuts keep with the fiducial volume on one vertex and on both, that of the selection first."""
+    window, own = config.pairs.window_ms, config.cuts.fiducial_on
+    found = {}
+    for on in sorted(FIDUCIAL_ON, key=lambda name: name != own):
+        other = cuts_of(replace(config, cuts=replace(config.cuts, fiducial_on=on)))
+        d = cuts if on == own else Scored.of(other, sample, (window,)).distributions(window)
+        point, sampled = cuts_point(d, Rates.of(config))
+        found[on] = point, point_record(point, sampled, d)
+    return found
 
 
 def _at(config: SelectionConfig, window_ms: float) -> SelectionConfig:
@@ -374,6 +417,7 @@ def _level_record(level: Level, found: Distributions) -> dict[str, Any]:
         "measured": level.measured.record(),
         "resolved": bool(level.resolved),
         **found.regions(level.threshold),
+        **found.beyond(level.threshold),
         **found.checks(level.threshold),
     }
 
@@ -391,44 +435,6 @@ def _curve(found: Distributions) -> dict[str, list[float]]:
     return {"background": kept.share[good].tolist(), "efficiency": efficiency[good].tolist()}
 
 
-# ---------------------------------------------------------------- lines
-
-_LINES: Mapping[str, tuple[str, ...]] = {"linear cut": (), "linear cut, whole volume": (FIDUCIAL,)}
-
-
-def _lines(
-    job: SelectCompareJob,
-    config: SelectionConfig,
-    windows: tuple[float, ...],
-    shares: Mapping[float, float],
-    matrices: Matrices,
-    splits: Mapping[str, Split],
-    tell: Callable[[str], None],
-) -> dict[float, dict[str, list[LinearFit | None]]]:
-    """Window → label → a line for each level, fitted to pairs of the training part."""
-    options: dict[str, Any] = {"pairs": _FITTED, "singles": job.singles, "per_single": _LINE_PAIRS}
-    train = held_out_sample(matrices, splits, config, part="train", seed=job.seed + 1, **options)
-    found: dict[float, dict[str, list[LinearFit | None]]] = {}
-    for w in windows:
-        signal = train.signal[train.signal[:, 3] <= 1e3 * w]
-        mixed = train.mixed_at(w)
-        found[w] = {}
-        for label, dropped in _LINES.items():
-            tell(label)
-            base = cuts_of(config).without(*dropped)
-            found[w][label] = [
-                _line(signal, mixed, train.recombined.weights, factor * shares[w], base) for factor in LEVELS
-            ]
-    return found
-
-
-def _line(signal: np.ndarray, mixed: np.ndarray, weights: np.ndarray, share: float, base: Any) -> LinearFit | None:
-    try:
-        return fit_linear_cut(signal, mixed, share, base=base, background_weights=weights)
-    except NuebarError:
-        return None  # too few pairs for such a background; told as missing
-
-
 def _line_levels(fits: list[LinearFit | None], sample: Sample, window_ms: float, share: float) -> list[dict[str, Any]]:
     """Each line moved, parallel to itself, to where the background of the held-out pairs is as wanted."""
     out = []
@@ -439,16 +445,3 @@ def _line_levels(fits: list[LinearFit | None], sample: Sample, window_ms: float,
         found = Scored.of(fit.cut, sample, (window_ms,)).distributions(window_ms)
         out.append(_levels(found, share)[k])
     return out
-
-
-def _line_record(fit: LinearFit | None) -> dict[str, Any] | None:
-    if fit is None:
-        return None
-    return {
-        "a_per_m": fit.cut.a_per_m,
-        "b_per_us": fit.cut.b_per_us,
-        "wanted_background": fit.wanted,
-        "efficiency": fit.efficiency,
-        "background": fit.background,
-        "background_pairs": fit.background_pairs,
-    }

@@ -17,7 +17,7 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.select.classifier import Classifier, score_in_chunks
 from nuebar.select.config import SelectionConfig
-from nuebar.select.counting import Share
+from nuebar.select.counting import Share, binomial_interval
 from nuebar.select.cuts import BoxCuts, inside
 from nuebar.select.features import FEATURES, column
 from nuebar.select.matrices import ACCIDENTALS, IBD, Matrices, Split
@@ -31,13 +31,14 @@ from nuebar.select.operating_point import (
     by_f1,
     by_purity,
 )
-from nuebar.select.recombine import Recombined, recombine
+from nuebar.select.recombine import Recombined, recombine, singles_of_pairs
 from nuebar.select.scores import ScoreSample, shares
 
 __all__ = [
     "LEVELS",
     "POINTS",
     "RESOLVED",
+    "BEYOND_m",
     "Distributions",
     "Sample",
     "Scored",
@@ -45,6 +46,7 @@ __all__ = [
     "cuts_point",
     "held_out_sample",
     "operating_points",
+    "pairs_of_features",
     "point_record",
     "singles_of_features",
 ]
@@ -57,6 +59,9 @@ POINTS = ("cuts", "cuts-0.1", "cuts-0.01", "f1", "f1-balanced", "efficiency", "p
 
 RESOLVED = 10.0
 """Effective background events from which on a background counts as measured."""
+
+BEYOND_m = 5.0
+"""Distance beyond which ``nuebar select apply`` scores no pair by default, as comparisons do."""
 
 _DT = FEATURES.index("dt_us")
 
@@ -144,6 +149,30 @@ def held_out_sample(
     return Sample(signal, accidentals, drawn.features(), drawn, config, float(ceiling))
 
 
+def pairs_of_features(features: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of pairs from their features: the inverse of :func:`~nuebar.select.features.features_of`.
+
+    Args:
+        features: Shape ``(n, 10)``.
+
+    Returns:
+        :data:`~nuebar.select.features.PAIR_COLUMNS`, float64 of shape ``(n,)``: positions to the rounding of the
+        features, some 10 µm, and millimetres at the poles.
+    """
+    out: dict[str, np.ndarray] = {}
+    for part in ("prompt", "delayed"):
+        r3, cos, phi = (
+            column(features, name).astype(float) for name in (f"r3_{part}_m3", f"cos_theta_{part}", f"phi_{part}")
+        )
+        r = np.cbrt(r3)
+        across = r * np.sqrt(np.maximum(1 - cos**2, 0.0))
+        out[f"{part}_e_rec_MeV"] = column(features, f"e_{part}_MeV").astype(float)
+        out[f"{part}_x_m"], out[f"{part}_y_m"] = across * np.cos(phi), across * np.sin(phi)
+        out[f"{part}_z_m"] = r * cos
+    out["dt_ns"] = 1e3 * column(features, "dt_us").astype(float)
+    return out
+
+
 def singles_of_features(features: np.ndarray) -> dict[str, np.ndarray]:
     """Both events of accidental pairs as singles, from their features.
 
@@ -153,18 +182,7 @@ def singles_of_features(features: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         ``e_rec_MeV``, ``x_m``, ``y_m``, ``z_m`` of shape ``(2 n,)``.
     """
-    out: dict[str, list[np.ndarray]] = {name: [] for name in ("e_rec_MeV", "x_m", "y_m", "z_m")}
-    for part in ("prompt", "delayed"):
-        r3, cos, phi = (
-            column(features, name).astype(float) for name in (f"r3_{part}_m3", f"cos_theta_{part}", f"phi_{part}")
-        )
-        r = np.cbrt(r3)
-        across = r * np.sqrt(np.maximum(1 - cos**2, 0.0))
-        out["e_rec_MeV"].append(column(features, f"e_{part}_MeV").astype(float))
-        out["x_m"].append(across * np.cos(phi))
-        out["y_m"].append(across * np.sin(phi))
-        out["z_m"].append(r * cos)
-    return {name: np.concatenate(parts) for name, parts in out.items()}
+    return singles_of_pairs(pairs_of_features(features))
 
 
 def cuts_of(config: SelectionConfig, window_ms: float | None = None) -> BoxCuts:
@@ -187,6 +205,7 @@ class Distributions:
         outside: Of those outside.
         outer_weight: Weight of recombined pairs outside, in the order of ``outer_scores``.
         outer_scores: Their scores.
+        distant: Scores of antineutrinos whose vertices are more than :data:`BEYOND_m` apart.
     """
 
     signal: ScoreSample
@@ -196,6 +215,7 @@ class Distributions:
     outside: ScoreSample | None
     outer_weight: np.ndarray
     outer_scores: np.ndarray
+    distant: np.ndarray
 
     def samplings(self) -> dict[str, ScoreSample]:
         """Both samplings of the background by name."""
@@ -204,6 +224,15 @@ class Distributions:
     def checks(self, threshold: float) -> dict[str, Any]:
         """The background above a threshold by both samplings, under ``by_recombined`` and ``by_pairs``."""
         return {f"by_{name}": _share(d, threshold).record() for name, d in self.samplings().items()}
+
+    def beyond(self, threshold: float) -> dict[str, Any]:
+        """The share of the accepted antineutrinos that is beyond :data:`BEYOND_m`; ``None`` if none is accepted."""
+        far = int(np.count_nonzero(self.distant >= threshold))
+        kept = int(self.signal.scores.size - np.searchsorted(self.signal.scores, threshold, "left"))
+        if not kept:
+            return {f"beyond_{BEYOND_m:g}_m": None}
+        low, high = binomial_interval(far, kept)
+        return {f"beyond_{BEYOND_m:g}_m": Share(far / kept, float(low), float(high), float(far)).record()}
 
     def regions(self, threshold: float) -> dict[str, Any]:
         """Efficiencies inside and outside of the fiducial volume at a threshold, and the background outside."""
@@ -273,11 +302,12 @@ class Scored:
         for features, scores in ((self.sample.signal, self.signal), (self.sample.accidentals, self.accidentals)):
             near = inside(features, radius, on)
             kept = column(features, "dt_us") <= limit
+            far = column(features, "dr_m") > BEYOND_m
             if not kept.any():
                 raise NuebarError(f"window of {window_ms:g} ms: expected pairs of both classes in it, got none")
             values = np.where(near, scores, -np.inf) if only_inside else scores
-            parts.append((values[kept], near[kept]))
-        (signal, near), (accidentals, _) = parts
+            parts.append((values[kept], near[kept], far[kept]))
+        (signal, near, far), (accidentals, _, _) = parts
         mixed, mixed_near = self.mixed[window_ms], inside(self.sample.mixed, radius, on)
         if only_inside:
             mixed = np.where(mixed_near, mixed, -np.inf)
@@ -290,6 +320,7 @@ class Scored:
             ScoreSample.of(signal[~near]) if not near.all() else None,
             drawn.weights[~mixed_near],
             mixed[~mixed_near],
+            signal[far],
         )
 
 
@@ -353,6 +384,7 @@ def point_record(point: OperatingPoint, sampled: str, found: Distributions) -> d
         "resolved": point.background.effective >= RESOLVED,
         "sampled": sampled,
         **found.regions(point.threshold),
+        **found.beyond(point.threshold),
         **found.checks(point.threshold),
     }
 

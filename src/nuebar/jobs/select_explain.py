@@ -15,6 +15,7 @@ from nuebar.io.events import EventFile
 from nuebar.io.files import output_folder
 from nuebar.io.results import save_result
 from nuebar.jobs.select_data import PairFiles, check_limits, prepared, splits_of
+from nuebar.jobs.select_lines import box_line, line_record
 from nuebar.jobs.select_train import PAIRS
 from nuebar.run.lock import hold
 from nuebar.select.classifier import Classifier
@@ -32,7 +33,7 @@ from nuebar.select.explain import (
     importance,
 )
 from nuebar.select.features import PAIR_COLUMNS, features_of
-from nuebar.select.matrices import ACCIDENTALS, IBD
+from nuebar.select.matrices import ACCIDENTALS, IBD, Matrices, Split
 from nuebar.select.store import describe_classifier, load_classifier
 
 __all__ = ["Explained", "SelectExplainJob", "explain_report", "run_explain"]
@@ -82,6 +83,8 @@ class Explained:
         importance: Of the features.
         local: Title → one pair.
         boundary: In ΔR and Δt.
+        line: ``a_per_m``, ``b_per_us`` and what else is known of the line with the background of the box cuts, or
+            ``missing`` with the reason.
         config: The selection.
     """
 
@@ -89,6 +92,7 @@ class Explained:
     importance: Importance
     local: Mapping[str, LocalExplanation]
     boundary: Boundary
+    line: Mapping[str, Any]
     config: SelectionConfig
 
     def record(self) -> dict[str, Any]:
@@ -99,6 +103,7 @@ class Explained:
             "importance": self.importance.record(),
             "local": {title: local.record() for title, local in self.local.items()},
             "boundary": self.boundary.record(),
+            "line": dict(self.line),
         }
 
 
@@ -151,6 +156,7 @@ def run_explain(
             importance(explanation, seed=job.seed),
             local,
             boundary(classifier, ibd, edge, dt_us=np.linspace(0, 1e3 * config.pairs.window_ms, 41), seed=job.seed),
+            _line(matrices, splits, config, job.seed),
             config,
         )
         save_arrays(out / "shapley.safetensors", explanation.arrays(), {"features": "nuebar.select.features.FEATURES"})
@@ -181,6 +187,13 @@ def explain_report(found: Explained) -> str:
             for row in told["features"]
         ]
     return "\n".join(lines)
+
+
+def _line(matrices: Matrices, splits: Mapping[str, Split], config: SelectionConfig, seed: int) -> dict[str, Any]:
+    try:
+        return line_record(box_line(matrices, splits, config, seed=seed)) or {}
+    except NuebarError as error:
+        return {"missing": str(error)}
 
 
 def _local(

@@ -29,6 +29,7 @@ def compare_report(record: Mapping[str, Any]) -> str:
             lines += ["", *_level_text(scenario)]
     for scenario in record["scenarios"]:
         lines += ["", *_point_text(scenario)]
+    lines += ["", *_change_text(record)]
     return "\n".join(lines)
 
 
@@ -88,7 +89,7 @@ def _point_text(scenario: Mapping[str, Any]) -> list[str]:
         f"window {scenario['window_ms']:g} ms, singles x {scenario['singles_factor']:g}: {rates['ibd']:g} antineutrino "
         f"and {rates['accidental']:.4g} accidental pairs a day",
         f"  {'classifier':16s} {'point':12s} {'threshold':>10s} {'efficiency [%]':>18s} {'background':>10s} "
-        f"{'per day':>10s} {'purity [%]':>16s}",
+        f"{'per day':>10s} {'purity [%]':>16s} {'> 5 m [%]':>10s}",
     ]
     rows = [("cuts", "", scenario["cuts"])]
     rows += [(label, name, p) for label, points in scenario["points"].items() for name, p in points.items()]
@@ -101,8 +102,31 @@ def _point_text(scenario: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  {label:16s} {name:12s} {t if isinstance(t, str) else f'{t:.4f}':>10s} "
             f"{_percent(point['efficiency']):>18s} {share:10.3g} {share * rates['accidental']:10.4g} "
-            f"{_percent(point['purity']):>16s}"
+            f"{_percent(point['purity']):>16s} {_plain(point['beyond_5_m']):>10s}"
         )
+    return lines
+
+
+def _change_text(record: Mapping[str, Any]) -> list[str]:
+    """Changes with the detector and the singles, at the threshold of the cuts' background."""
+    rates = record["rate_changes"]
+    labels = list(rates)
+    head = f"window {record['sample']['window_ms']:g} ms, thresholds with the background of the cuts"
+    lines = [f"{head}: changes with the detector", f"  {'':38s}" + " ".join(f"{label:>18s}" for label in labels)]
+    for what, unit_of in (("efficiency", "points"), ("background", "%")):
+        table = record["changes"][what]
+        for k, change in enumerate(table[labels[0]]):
+            cells = []
+            for label in labels:
+                c = table[label][k]
+                unit = 0.01 if unit_of == "points" else 0.01 * c["before"]["value"]
+                cells.append(f"{c['difference'] / unit:+.3f} ± {c['error'] / unit:.3f}" if unit else "-")
+            name = f"{change['shift']['name']}, {what} [{unit_of}]"
+            lines.append(f"  {name:38s}" + " ".join(f"{cell:>18s}" for cell in cells))
+    for k, row in enumerate(rates[labels[0]]):
+        cells = [_percent(rates[label][k]["same_threshold"]["purity"]) for label in labels]
+        name = f"singles x {row['singles']:g}, purity [%]"
+        lines.append(f"  {name:38s}" + " ".join(f"{cell:>18s}" for cell in cells))
     return lines
 
 

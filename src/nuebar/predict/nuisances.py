@@ -134,6 +134,13 @@ def _with_posterior(
             f"response posterior: {unknown[0]!r} is no response parameter of the {predictor.name} predictor (it takes: "
             f"{known}); use the surrogate, or leave the posterior out"
         )
+    for name, value in zip(posterior.names, posterior.mean, strict=True):
+        low, high = predictor.box.get(name, (-np.inf, np.inf))
+        if not low <= value <= high:
+            raise NuebarError(
+                f"response posterior: its mean {name} = {value:.6g} is outside the box [{low:.6g}, {high:.6g}] of the "
+                f"{predictor.name} predictor; build one with a wider box, or leave the posterior out"
+            )
     sigmas = np.sqrt(np.diag(posterior.covariance))
     return parameters.updated(
         **{

@@ -275,7 +275,7 @@ def efficiency_against_background(
 
     Args:
         levels: Classifier → levels in any order; those with fewer than ten effective pairs are drawn dotted.
-        points: Name → what box cuts or a straight line keep.
+        points: Name → what cuts keep: a star for the first, an open star for the second, then other marks.
         per_day: Accidental pairs a day, for a second axis.
         title: Above the figure.
 
@@ -302,8 +302,10 @@ def efficiency_against_background(
     for k, (name, point) in enumerate(points.items()):
         false, good = point.background, point.efficiency
         lowest = min(lowest, good.low)
-        mark: dict[str, Any] = {"marker": "*sDo^v"[k], "markersize": 14 if k == 0 else 7, "markeredgecolor": "white"}
-        mark |= {"color": BLACK if k == 0 else GREY, "linestyle": "none", "label": name, "zorder": 6}
+        star, first = k < 2, k == 0
+        mark: dict[str, Any] = {"marker": "**sDo^"[k], "markersize": 14 if star else 7, "zorder": 6}
+        mark |= {"color": BLACK if star else GREY, "linestyle": "none", "label": name}
+        mark |= {"markerfacecolor": "white"} if star and not first else {"markeredgecolor": "white"}
         mark["xerr"] = [[false.value - false.low], [false.high - false.value]]
         mark["yerr"] = [[good.value - good.low], [good.high - good.value]]
         ax.errorbar(false.value, good.value, **mark)
@@ -317,7 +319,8 @@ def efficiency_against_background(
         )
         above.set_xlabel("Accidental pairs a day", fontsize=10.5)
     ax.grid(color="#e4e4e4", linewidth=0.6)
-    ax.legend(loc="lower right", title=title or None)
+    # Stars may be in any corner of the axes.
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, title=title or None)
     return figure
 
 
@@ -643,31 +646,50 @@ def efficiency_bins(curves: Mapping[str, Mapping[str, EfficiencyCurve]], *, titl
 
 
 @_styled
-def shift_changes(found: Mapping[str, Sequence[Change]], *, title: str = "") -> Figure:
+def shift_changes(
+    found: Mapping[str, Sequence[Change]],
+    *,
+    background: Mapping[str, Sequence[Change]] | None = None,
+    title: str = "",
+) -> Figure:
     """How the efficiency changes with the detector, in percentage points, one row for each shift.
 
     Args:
         found: Classifier → changes by the same shifts.
-        title: Above the axes.
+        background: The same of the accidental pairs, for a second panel: relative changes. A classifier that keeps none
+            of them has none.
+        title: Above the figure.
     """
-    if not 1 <= len(found) <= _MOST:
-        raise NuebarError(f"shift_changes: expected one to {_MOST} classifiers, got {len(found)}; choose some")
-    names = [change.shift.name for change in next(iter(found.values()))]
-    figure = _figure(0.42 * len(names) + 1.5)
-    ax = figure.add_subplot()
-    ax.axvline(0, color=GREY, linewidth=0.9)
-    for k, (name, some) in enumerate(found.items()):
-        if [change.shift.name for change in some] != names:
-            raise NuebarError(f"shift_changes, {name}: expected the shifts {', '.join(names)}; measure the same ones")
-        y = np.arange(len(names)) + 0.22 * (k - 0.5 * (len(found) - 1))
-        x, error = (100 * np.array([getattr(c, n) for c in some]) for n in ("difference", "error"))
-        style: dict[str, Any] = {"fmt": "osD^vP"[k], "color": LINES[k], "markersize": 4.5, "capsize": 2.5}
-        ax.errorbar(x, y, xerr=error, label=name, **style)
-    ax.set_yticks(range(len(names)), [name.replace("-", "−") for name in names])
-    ax.tick_params(axis="y", which="both", length=0)
-    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="Change of the efficiency [percentage points]")
-    ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, title=title or None)
+    panels = [found] if background is None else [found, background]
+    names = [change.shift.name for change in next(iter(found.values()), ())]
+    for some in panels:
+        if not 1 <= len(some) <= _MOST or list(some) != list(found):
+            raise NuebarError(f"shift_changes: expected one to {_MOST} classifiers, got {len(some)}; choose some")
+        for name, row in some.items():
+            if [change.shift.name for change in row] != names:
+                raise NuebarError(
+                    f"shift_changes, {name}: expected the shifts {', '.join(names)}; measure the same ones"
+                )
+    height = (0.42 + 0.06 * max(len(found) - 3, 0)) * len(names) + 1.5
+    figure = _figure(height, 4.6 * len(panels)) if len(panels) > 1 else _figure(height)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    words = ("Change of the efficiency [percentage points]", "Relative change of the background [%]")
+    for ax, some, word in zip(axes, panels, words, strict=False):
+        ax.axvline(0, color=GREY, linewidth=0.9)
+        for k, (name, row) in enumerate(some.items()):
+            y = np.arange(len(names)) + min(0.22, 0.8 / len(some)) * (k - 0.5 * (len(some) - 1))
+            x, error = (100 * np.array([getattr(c, n) for c in row]) for n in ("difference", "error"))
+            if some is background:
+                before = row[0].before.value
+                x, error = (v / before if before > 0 else np.full(v.shape, np.nan) for v in (x, error))
+            style: dict[str, Any] = {"fmt": "osD^vP"[k], "color": LINES[k], "markersize": 4.5, "capsize": 2.5}
+            ax.errorbar(x, y, xerr=error, label=name, **style)
+        ax.set_xlabel(word)
+        ax.tick_params(axis="y", which="both", length=0)
+        ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+    axes[0].set_yticks(range(len(names)), [name.replace("-", "−") for name in names])
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, title=title or None)
     return figure
 
 

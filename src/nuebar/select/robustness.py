@@ -5,7 +5,8 @@ than either share. With the weight w and the decision h of each pair before and 
 
     Δε = Σ w' h'/Σ w' − Σ w h/Σ w,   σ² = Σ u²,   u = w' (h' − ε')/Σ w' − w (h − ε)/Σ w,
 
-the linearised (sandwich) variance. An energy scale multiplies both energies, a worse vertex moves both vertices,
+the linearised (sandwich) variance. Pairs that share an event (recombined accidental ones) add u u' for each two of
+them, as in :mod:`nuebar.select.scores`. An energy scale multiplies both energies, a worse vertex moves both vertices,
 another capture time is a weight. Rates move no pair: they change purity, and the threshold if it is chosen again.
 """
 
@@ -349,6 +350,7 @@ def changes(
     *,
     shifts: Sequence[Shift] = SHIFTS,
     weights: ArrayLike | None = None,
+    clusters: tuple[np.ndarray, np.ndarray] | None = None,
     captures: bool = True,
     capture_time_us: float = _CAPTURE_us,
     energy_edges_MeV: ArrayLike = ENERGY_EDGES_MeV,
@@ -367,6 +369,7 @@ def changes(
         settings: For the energy threshold of pairs.
         shifts: What is shifted.
         weights: Of each pair.
+        clusters: Numbers of the prompt and of the delayed event of each pair, if pairs share events.
         captures: Whether times are those of captures. Accidental pairs do not know the capture time.
         capture_time_us: Their mean.
         energy_edges_MeV: Bins of the prompt energy.
@@ -386,21 +389,27 @@ def changes(
     w = np.ones(len(kept)) if weights is None else np.asarray(weights, float)
     if w.shape != kept.shape or not np.all(np.isfinite(w) & (w >= 0)) or not w.sum() > 0:
         raise NuebarError(f"weights: expected {len(kept)} finite numbers that are not negative, with a sum above 0")
+    events = None if clusters is None else _checked_clusters(clusters, len(kept))
     energy, radius = _energy_and_radius(features)
     edges = {"energy": np.asarray(energy_edges_MeV, float), "radius": np.asarray(radius_edges_m, float)}
-    places = {name: _place(v, _check_edges(edges[name], name)) for name, v in (("energy", energy), ("radius", radius))}
-    before = _share_of(kept, w)
+    everything = _Cells.of(np.zeros(len(w), int), 1, events)
+    places = {
+        name: _Cells.of(_place(v, _check_edges(edges[name], name)), edges[name].size - 1, events)
+        for name, v in (("energy", energy), ("radius", radius))
+    }
+    before = _share_of(kept, w, everything)
     found = []
     for shift in shifts:
-        moved = shifted(pairs, shift, seed=seed)
-        after = score_in_chunks(classifier, features_of(moved)) >= threshold
-        for part in ("prompt", "delayed"):
-            after &= np.asarray(moved[f"{part}_e_rec_MeV"]) >= settings.threshold_MeV
-        again = w
+        after, again = kept, w
+        if shift.energy_scale or shift.vertex_m:
+            moved = shifted(pairs, shift, seed=seed)
+            after = score_in_chunks(classifier, features_of(moved)) >= threshold
+            for part in ("prompt", "delayed") if shift.energy_scale else ():
+                after &= np.asarray(moved[f"{part}_e_rec_MeV"]) >= settings.threshold_MeV
         if captures and shift.capture_time:
             again = w * _capture_weights(np.asarray(column(features, "dt_us"), float), shift, capture_time_us)
-        difference, error = _difference(kept, w, after, again, np.zeros(len(w), int), 1)
-        bins = {name: _difference(kept, w, after, again, at, edges[name].size - 1) for name, at in places.items()}
+        difference, error = _difference(kept, w, after, again, everything)
+        bins = {name: _difference(kept, w, after, again, cells) for name, cells in places.items()}
         found.append(
             Change(
                 shift,
@@ -422,19 +431,79 @@ def _place(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.where((at >= 0) & (at < edges.size - 1), at, -1)
 
 
-def _share_of(kept: np.ndarray, w: np.ndarray) -> Share:
-    passed, total, good, all_ = (np.array([float(x.sum())]) for x in (w * kept, w, w * w * kept, w * w))
-    (share,), (low,), (high,) = _shares(passed, total, good, all_, float(w.max()))
-    effective = passed[0] ** 2 / good[0] if good[0] > 0 else 0.0
-    return Share(float(share), float(low), float(high), float(effective))
+def _share_of(kept: np.ndarray, w: np.ndarray, cells: _Cells) -> Share:
+    total = float(w.sum())
+    share = 1.0 if kept.all() else float(w[kept].sum()) / total
+    variance = cells.variance(w * (kept - share))[0] / total**2
+    low, high, effective = weighted_interval(share, variance, float(w.max()) / total)
+    return Share(share, float(low), float(high), float(effective))
+
+
+def _checked_clusters(clusters: tuple[np.ndarray, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of both events of each pair, the smaller one first."""
+    first, second = (np.asarray(c) for c in clusters)
+    if first.shape != (n,) or second.shape != (n,):
+        raise NuebarError(f"clusters: expected two arrays of {n} numbers, got {first.shape} and {second.shape}")
+    _, numbers = np.unique(np.stack([first, second], axis=1), return_inverse=True)
+    low, high = np.sort(numbers.reshape(-1, 2), axis=1).T
+    return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """Pairs in bins, and which of a bin share events.
+
+    Attributes:
+        inside: Whether a pair is in any, shape ``(n,)``.
+        place: The bin of those that are, shape ``(m,)``.
+        bins: How many.
+        ends: Group of each pair by its one event and, after all of them, by its other one, and the bin of each group.
+        both: Group by both events, and the bin of each group.
+    """
+
+    inside: np.ndarray
+    place: np.ndarray
+    bins: int
+    ends: tuple[np.ndarray, np.ndarray] | None = None
+    both: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, at: np.ndarray, bins: int, events: tuple[np.ndarray, np.ndarray] | None) -> _Cells:
+        inside = at >= 0
+        place = at[inside]
+        if events is None:
+            return cls(inside, place, bins)
+        low, high = (e[inside] for e in events)
+        number = int(high.max(initial=0)) + 1
+        twice = np.tile(place, 2)
+        ends = _groups(twice * number + np.concatenate([low, high]), twice)
+        return cls(inside, place, bins, ends, _groups((place * number + low) * number + high, place))
+
+    def variance(self, u: np.ndarray) -> np.ndarray:
+        """Σ u u' over all two pairs of a bin that share an event, a pair with itself included; shape ``(bins,)``."""
+        alone = np.bincount(self.place, u**2, self.bins)
+        if self.ends is None or self.both is None:
+            return alone
+        # Pairs of the same two events are found by either one.
+        found = self._squares(self.ends, np.tile(u, 2)) - self._squares(self.both, u)
+        return np.maximum(found, alone)  # what sharing adds is not negative but by chance
+
+    def _squares(self, groups: tuple[np.ndarray, np.ndarray], u: np.ndarray) -> np.ndarray:
+        where, place = groups
+        return np.bincount(place, np.bincount(where, u, place.size) ** 2, self.bins)
+
+
+def _groups(codes: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the group of each code, and the bin of each group."""
+    _, first, where = np.unique(codes, return_index=True, return_inverse=True)
+    return where, place[first]
 
 
 def _difference(
-    kept: np.ndarray, w: np.ndarray, after: np.ndarray, again: np.ndarray, at: np.ndarray, bins: int
+    kept: np.ndarray, w: np.ndarray, after: np.ndarray, again: np.ndarray, cells: _Cells
 ) -> tuple[np.ndarray, np.ndarray]:
     """Differences and their errors in bins."""
-    inside = at >= 0
-    place = at[inside]
+    inside, place, bins = cells.inside, cells.place, cells.bins
     before = w[inside], kept[inside]
     later = again[inside], after[inside]
     influence = np.zeros(place.size)
@@ -445,7 +514,7 @@ def _difference(
         share = np.bincount(place, weight * h, bins) / safe
         influence += sign * weight * (h - share[place]) / safe[place]
         shares.append(share)
-    return shares[1] - shares[0], np.sqrt(np.bincount(place, influence**2, bins)) + 0 * shares[0]
+    return shares[1] - shares[0], np.sqrt(cells.variance(influence)) + 0 * shares[0]
 
 
 def rate_changes(

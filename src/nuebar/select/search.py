@@ -21,8 +21,16 @@ from nuebar.io.files import output_folder
 from nuebar.select.matrices import ACCIDENTALS, IBD, Matrices, Split, split_of
 from nuebar.select.recipes import RECIPES, Recipe
 from nuebar.select.train import train_network
-from nuebar.tune import search as tune
-from nuebar.tune.search import PRUNERS, Range, SearchResult
+from nuebar.tune.search import (
+    PRUNERS,
+    Range,
+    SearchResult,
+    finished_trials,
+    open_study,
+    quiet_optuna,
+    validated,
+    write_study,
+)
 
 __all__ = ["RANGES", "search"]
 
@@ -146,31 +154,31 @@ def search(
     splits = dict(splits or {name: split_of(name, n) for name, n in rows.items()})
     plan: Any = _Plan(base or RECIPES["network"], RANGES if ranges is None else ranges, matrices, splits, pairs, seed)
     begun = time.monotonic()
-    with tune._optuna() as optuna:
+    with quiet_optuna() as optuna:
         place = output_folder(folder)
         identity = plan.identity() | {"max_seconds": max_seconds, "pruner": pruner}
-        study, begin = tune._opened(optuna, place, identity, pruner, plan)
-        while (done := tune._finished(study)) < trials:
+        study, begin = open_study(optuna, place, identity, pruner, plan)
+        while (done := finished_trials(study)) < trials:
             if timeout is not None and time.monotonic() - begun >= timeout:
                 break
             if progress is not None:
                 progress("search", done, trials)
             trial = begin(done)
             if trial is not None:
-                tune._write(optuna, place, study, plan, identity)
+                write_study(optuna, place, study, plan, identity)
                 _run(optuna, study, trial, plan, max_seconds)
-            tune._write(optuna, place, study, plan, identity)
+            write_study(optuna, place, study, plan, identity)
         if progress is not None:
             progress("search", trials, trials)
-        result = tune._write(optuna, place, study, plan, identity)
+        result = write_study(optuna, place, study, plan, identity)
     if result is None:
-        raise NuebarError(f"{place}: expected a complete trial, got none of {tune._finished(study)}; see study.json")
+        raise NuebarError(f"{place}: expected a complete trial, got none of {finished_trials(study)}; see study.json")
     return result
 
 
 def _run(optuna: Any, study: Any, trial: Any, plan: Any, max_seconds: float | None) -> None:
     """Train a proposal and tell how it went; a failed one is told as pruned, so that its like are avoided."""
-    known = {step for step, _ in tune._values(study.get_trials(deepcopy=False)[trial.number])}
+    known = {step for step, _ in validated(study.get_trials(deepcopy=False)[trial.number])}
     begun = time.monotonic()
 
     def report(number: int, value: float) -> None:

@@ -39,7 +39,22 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-__all__ = ["BASES", "PRUNERS", "RANGES", "TRIALS", "Range", "SearchResult", "TrialRecord", "propose", "search"]
+__all__ = [
+    "BASES",
+    "PRUNERS",
+    "RANGES",
+    "TRIALS",
+    "Range",
+    "SearchResult",
+    "TrialRecord",
+    "finished_trials",
+    "open_study",
+    "propose",
+    "quiet_optuna",
+    "search",
+    "validated",
+    "write_study",
+]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
@@ -267,25 +282,25 @@ def search(
     if plan.base.kind != kind:
         raise NuebarError(f"search: expected a base recipe of the kind {kind}, got {plan.base.kind}; choose another")
     begun = time.monotonic()
-    with _optuna() as optuna:
+    with quiet_optuna() as optuna:
         place = output_folder(folder)
         identity = plan.identity() | {"max_seconds": max_seconds, "pruner": pruner}
-        study, begin = _opened(optuna, place, identity, pruner, plan)
-        while (done := _finished(study)) < trials:
+        study, begin = open_study(optuna, place, identity, pruner, plan)
+        while (done := finished_trials(study)) < trials:
             if timeout is not None and time.monotonic() - begun >= timeout:
                 break
             trial = begin(done)
             if trial is not None:
-                _write(optuna, place, study, plan, identity)
+                write_study(optuna, place, study, plan, identity)
                 _run(optuna, study, trial, plan, max_seconds, trials, progress)
-            _write(optuna, place, study, plan, identity)
+            write_study(optuna, place, study, plan, identity)
         if progress is not None:
             progress("search", trials * max_steps, trials * max_steps)
-        result = _write(optuna, place, study, plan, identity)
+        result = write_study(optuna, place, study, plan, identity)
     if result is None:
         reasons = [r.reason for r in _records(study) if r.reason]
         why = f"; the last one: {reasons[-1]}" if reasons else ""
-        raise NuebarError(f"{place}: expected a complete trial, got none of {_finished(study)}{why}")
+        raise NuebarError(f"{place}: expected a complete trial, got none of {finished_trials(study)}{why}")
     return result
 
 
@@ -405,7 +420,7 @@ def _check(
 
 
 @contextmanager
-def _optuna() -> Iterator[Any]:
+def quiet_optuna() -> Iterator[Any]:
     """The package, silent unless something is wrong."""
     try:
         import optuna
@@ -434,10 +449,25 @@ class _NoLock:
         return None
 
 
-def _opened(
+def open_study(
     optuna: Any, place: Path, identity: dict[str, Any], pruner: str, plan: _Plan
 ) -> tuple[Study, Callable[[int], Trial | None]]:
-    """The study of a folder, and what begins its next trial."""
+    """The study of a folder, and what begins its next trial.
+
+    Args:
+        optuna: From :func:`quiet_optuna`.
+        place: The folder.
+        identity: All that the trials depend on; a folder with another one is refused.
+        pruner: median, halving or none.
+        plan: What the trials have in common.
+
+    Returns:
+        The study, and a function of the number of trials done that gives the next one, with the proposals of all
+        ranges; ``None`` for one that is given up, as the process ended too often during it.
+
+    Raises:
+        NuebarError: The folder has another study, or no journal of a search.
+    """
     path = place / JOURNAL
     if not path.exists() and (place / STUDY).exists():
         raise NuebarError(f"{place}: expected {JOURNAL} beside {STUDY}; choose another folder")
@@ -535,7 +565,8 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _finished(study: Study) -> int:
+def finished_trials(study: Study) -> int:
+    """How many trials have ended, however."""
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
@@ -552,7 +583,7 @@ def _run(
 
     A failed one is told as pruned: so the sampler learns to avoid its like, as it does not from Optuna's failures.
     """
-    known = {step for step, _ in _values(study.get_trials(deepcopy=False)[trial.number])}
+    known = {step for step, _ in validated(study.get_trials(deepcopy=False)[trial.number])}
     done, begun = trial.number * plan.max_steps, time.monotonic()
 
     def report(step: int, value: float) -> None:
@@ -593,14 +624,15 @@ def _run(
 # ---------------------------------------------------------------- what is kept
 
 
-def _values(trial: FrozenTrial) -> tuple[tuple[int, float], ...]:
+def validated(trial: FrozenTrial) -> tuple[tuple[int, float], ...]:
+    """(step, value) of the validations of a trial, in order."""
     return tuple(sorted((int(step), float(value)) for step, value in trial.intermediate_values.items()))
 
 
 def _records(study: Study) -> tuple[TrialRecord, ...]:
     records = []
     for trial in study.get_trials(deepcopy=False):
-        told, values = trial.user_attrs, _values(trial)
+        told, values = trial.user_attrs, validated(trial)
         state = {"COMPLETE": "complete", "RUNNING": "running", "FAIL": "failed"}.get(trial.state.name, "pruned")
         if trial.state.name == "WAITING":
             continue
@@ -614,8 +646,21 @@ def _records(study: Study) -> tuple[TrialRecord, ...]:
     return tuple(records)
 
 
-def _write(optuna: Any, place: Path, study: Study, plan: _Plan, identity: Mapping[str, Any]) -> SearchResult | None:
-    """Write the files of the folder, each in one step; ``None`` without a complete trial."""
+def write_study(
+    optuna: Any, place: Path, study: Study, plan: _Plan, identity: Mapping[str, Any]
+) -> SearchResult | None:
+    """Write ``study.json`` and ``best.json``, each in one step.
+
+    Args:
+        optuna: From :func:`quiet_optuna`.
+        place: The folder.
+        study: Of :func:`open_study`.
+        plan: What the trials have in common.
+        identity: All that they depend on.
+
+    Returns:
+        The search so far; ``None`` without a complete trial.
+    """
     records = _records(study)
     complete = [r for r in records if r.state == "complete" and r.value is not None]
     importance, note = _importance(optuna, study, len(complete))
