@@ -147,6 +147,8 @@ def summary(study, records, truth):
             out[label] = at_points(record, truth, "noise_sigma")
         elif study == "calibration":
             out[label] = calibration(record, told)
+        elif study == "example":
+            out[label] = {kind: record[kind] for kind in ("binned", "unbinned") if kind in record}
         else:
             out[label] = record
     return out

@@ -6,7 +6,7 @@ import pytest
 from nuebar.cli import main
 from nuebar.config import load_experiment
 from nuebar.io.files import read_json
-from nuebar.jobs.tune_validate import ValidateJob, run_validate
+from nuebar.jobs.tune_validate import ValidateJob, run_validate, validation_report
 from nuebar.simulate.calibration import load_plan
 from nuebar.simulate.pool import CascadePool
 from nuebar.tune.density import precise
@@ -63,3 +63,11 @@ def test_expected_spectra_are_simulated_once_for_all_densities(data, tmp_path):
     run_validate(job, tmp_path)
     assert (tmp_path / "expected" / "chunk-00000.safetensors").stat().st_mtime_ns == made
     assert read_json(tmp_path / "expected" / "stage.json")["chunks"] == 1
+
+
+def test_an_example_is_told_whatever_else_its_record_has():
+    """Bug: seconds beside the two likelihoods ended the report with a traceback, after all the work."""
+    method = {"method": "minuit", "best": [12.0, 0.5, 9900.0], "errors": [0.2, 0.03, 36.0], "seconds": 0.25}
+    record = {"format": 1, "binned": {"methods": [method]}, "seconds_in_all": 1.0}
+    text = validation_report({"example": {"spline": record}})
+    assert "binned, minuit: kB_g_cm2_GeV 12 ± 0.2, fC 0.5 ± 0.03" in text

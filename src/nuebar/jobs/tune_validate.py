@@ -385,8 +385,8 @@ def validation_report(records: Mapping[str, Any]) -> str:
                 + f" (a perfect density: {max(d['perfect_95']):.5f})"
             )
     for label, r in records.get("example", {}).items():
-        for kind, told in r.items():
-            for m in told["methods"]:
+        for kind in ("binned", "unbinned"):
+            for m in r.get(kind, {}).get("methods", ()):
                 values = ", ".join(
                     f"{name} {v:.5g} ± {e:.2g}" for name, v, e in zip(RESPONSE, m["best"], m["errors"], strict=True)
                 )
