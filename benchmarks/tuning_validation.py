@@ -202,13 +202,24 @@ def methods_record(words, sources, names, replicas):
                 density, charges, methods=names, unbinned=unbinned, progress=lambda text: print(f"  {text}", flush=True)
             )
     one = next(iter(densities.values()))
-    return {
-        "truth": methods.TRUTH.tolist(),
-        "events": len(next(iter(charges.values()))),
-        "agreement": agreed,
-        "misfits": {label: methods.misfits(d, sources, replicas=replicas) for label, d in densities.items()},
-        "information": methods.information(sources, one, charges),
-    }
+    return told(
+        {
+            "truth": methods.TRUTH.tolist(),
+            "events": len(next(iter(charges.values()))),
+            "agreement": agreed,
+            "misfits": {label: methods.misfits(d, sources, replicas=replicas) for label, d in densities.items()},
+            "information": methods.information(sources, one, charges),
+        }
+    )
+
+
+def told(value):
+    """Numbers as JSON has them: what a method does not know (effective samples of Minuit) is None."""
+    if isinstance(value, dict):
+        return {k: told(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [told(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 # ---------------------------------------------------------------- pictures
