@@ -166,8 +166,35 @@ def test_wrong_own_pairs_leave_nothing(tmp_path, monkeypatch, changes, leave_out
     files = PairFiles(pairs=str(source), label="label", columns=own_map(tmp_path / "map.toml", leave_out))
     with pytest.raises(NuebarError, match=message):
         prepared(files, load_selection(), tmp_path / "out")
-    left = [p.name for p in tmp_path.glob("out/*") if not p.name.startswith(".")]
-    assert [name for name in left if "accidentals" in name or "part" in name or "matrices" in name] == []
+    assert [p.name for p in tmp_path.glob("out/*") if not p.name.startswith(".")] == []
+
+
+def test_a_wrong_unit_is_refused_and_the_folder_serves_again(tmp_path):
+    """Bug: energies in keV, said to be MeV, made a model of which the cuts kept nothing, without a word."""
+    rng = np.random.default_rng(1)
+    toy.write(tmp_path / "accidentals.parquet", toy.accidentals(rng, 2000))
+    right = toy.ibd(rng, 500)
+    toy.write(tmp_path / "right.parquet", right)
+    wrong = dict(right)
+    wrong["delayed_e_rec_MeV"] = np.minimum(1e3 * right["delayed_e_rec_MeV"], 990.0)
+    toy.write(tmp_path / "wrong.parquet", wrong)
+    files = PairFiles(ibd=str(tmp_path / "wrong.parquet"), accidentals=str(tmp_path / "accidentals.parquet"))
+    with pytest.raises(NuebarError, match=r"class ibd: expected a median delayed energy below 20 MeV.*unit"):
+        prepared(files, load_selection(), tmp_path / "out")
+    found = prepared(replace(files, ibd=str(tmp_path / "right.parquet")), load_selection(), tmp_path / "out")
+    np.testing.assert_array_equal(found.ibd, features_of(right))
+
+
+def test_rows_that_are_no_pairs_are_told(tmp_path, files):
+    """Bug: pairs with a negative time were left out in silence."""
+    rng = np.random.default_rng(1)
+    ibd = toy.ibd(rng, 2000)
+    ibd["dt_ns"] = np.where(np.arange(2000) < 700, -ibd["dt_ns"], ibd["dt_ns"])
+    toy.write(tmp_path / "ibd.parquet", ibd)
+    toy.write(tmp_path / "accidentals.parquet", toy.accidentals(rng, 4000))
+    pairs = PairFiles(ibd=str(tmp_path / "ibd.parquet"), accidentals=str(tmp_path / "accidentals.parquet"))
+    trained = run_train(SelectTrainJob(files=pairs, recipe=str(files / "tiny.json"), singles=SINGLES), tmp_path / "out")
+    assert "700 of 2,000 antineutrino rows are no pairs" in train_report(trained)
 
 
 def test_accidentals_of_a_shorter_window_are_refused(tmp_path):
@@ -567,6 +594,14 @@ def test_a_stream_without_truth_or_pairs(trained, tmp_path):
     assert "candidates" in apply_report(summary)
 
 
+def test_a_stream_without_rows_is_refused(trained, tmp_path):
+    columns = {"t_ns": np.empty(0, np.int64)} | {n: np.empty(0) for n in ("e_rec_MeV", "x_m", "y_m", "z_m")}
+    empty = write_stream(tmp_path / "empty", columns)
+    with pytest.raises(NuebarError, match="expected a stream of events, got no rows"):
+        run_apply(SelectApplyJob(stream=empty, classifier=str(trained[0])), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unsorted_stream_leaves_nothing(trained, stream, tmp_path, monkeypatch):
     columns = {name: v.copy() for name, v in stream[0].items()}
     columns["t_ns"][5000] = 5
@@ -598,6 +633,7 @@ def test_reading_ahead_stops_with_its_user():
         ({"windows": 0}, "windows"),
         ({"offset_ms": 0.5}, "offset_ms"),
         ({"classifier": "cuts", "threshold": 1.0}, "no threshold"),
+        ({"classifier": "cuts", "at": "f1"}, "operating point 'f1': the cuts have none"),
     ],
 )
 def test_wrong_selections(trained, stream, tmp_path, change, message):

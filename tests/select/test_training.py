@@ -17,7 +17,7 @@ from nuebar.select.features import features_of
 from nuebar.select.matrices import ACCIDENTALS, IBD, Split, open_matrices, prepare, split_of
 from nuebar.select.near import NearPairs
 from nuebar.select.network import NetworkClassifier, new_network
-from nuebar.select.recipes import RECIPES, Recipe, recipe_from
+from nuebar.select.recipes import RECIPES, Recipe, optimiser_of, recipe_from
 from nuebar.select.store import (
     classifier_folder,
     describe_classifier,
@@ -307,3 +307,14 @@ def test_words(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "MODELS", tmp_path)
     with pytest.raises(NuebarError, match="not in this installation"):
         classifier_folder("network")
+
+
+def test_a_short_training_ends_after_its_warm_up():
+    """Bug: a warm-up longer than the training kept the learning rate near zero, and nobody said so."""
+    steps = 10
+    optimiser = optimiser_of(Recipe(warm_up=500, schedule="constant", learning_rate=0.1), steps)
+    weights = {"w": jnp.ones(1)}
+    state = optimiser.init(weights)
+    for _ in range(steps):
+        updates, state = optimiser.update({"w": jnp.ones(1)}, state, weights)
+    assert float(updates["w"][0]) == pytest.approx(-0.1, rel=1e-3)

@@ -181,7 +181,8 @@ def _check_rows(path: Path, footer: Any, noted: int) -> None:
     groups = sum(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
     if not footer.num_rows == groups == noted:
         message = f"expected {footer.num_rows} rows, got {groups} in its row groups and {noted} in its metadata"
-        fail(path, None, None, f"{message}; fetch or write the file again")
+        remedy = "fetch the file again, or write it without the metadata 'nuebar' if it is a part of another one"
+        fail(path, None, None, f"{message}; {remedy}")
 
 
 class ParquetSink:

@@ -112,6 +112,10 @@ def chosen_threshold(job: SelectApplyJob, config: SelectionConfig) -> tuple[Clas
     if job.classifier == CUTS:
         if job.threshold is not None:
             raise NuebarError("the cuts have no threshold; leave --threshold out or take a trained classifier")
+        if job.at != CUTS:
+            raise NuebarError(
+                f"operating point {job.at!r}: the cuts have none; leave --at out or take a trained classifier"
+            )
         return BoxCuts.of(config), 0.0, "all cuts"
     about = describe_classifier(job.classifier)
     check_limits(about.get("training", {}), config, f"classifier {job.classifier!r}")
@@ -158,6 +162,8 @@ def run_apply(
         column_map=job.columns,
         radius_m=config.detector.radius_m,
     )
+    if not events.n_rows:
+        raise NuebarError(f"{events.paths[0]}: expected a stream of events, got no rows; check the files")
     out = output_folder(folder)
     with hold(out):
         (out / "summary.json").unlink(missing_ok=True)  # it would tell of files that are replaced

@@ -24,6 +24,7 @@ __all__ = ["PairFiles", "check_limits", "pair_files", "prepared", "splits_of"]
 Progress = Callable[[str, int, int], None]
 
 _LOOKED_AT = 200_000  # accidental pairs whose times are looked at
+_LARGEST_MEDIAN_MeV = 20.0  # reactor antineutrinos end at 12 MeV, captures of neutrons at 8 (gadolinium)
 _ENOUGH = 1000
 _REACHED = 0.95  # of the window; 1000 even times fail it once in 1e22
 
@@ -112,10 +113,10 @@ def prepared(
             progress=progress,
         )
         try:
+            _check_units(found)
             _check_window(found)
         except NuebarError:
-            for name in ("matrices.json", f"{ACCIDENTALS}.npy", f"{ACCIDENTALS}.json"):
-                (place / name).unlink(missing_ok=True)
+            (place / "matrices.json").unlink(missing_ok=True)
             raise
     return found
 
@@ -123,12 +124,17 @@ def prepared(
 @contextmanager
 def _tidy(place: Path) -> Iterator[None]:
     """Keep what a kill leaves, which the next call continues, but not what wrong files leave."""
+    before = set(place.glob("*"))
     try:
         yield
     except NuebarError:
         for pattern in ("*.npy.part", "*.progress.json"):
             for path in place.glob(pattern):
                 path.unlink(missing_ok=True)
+        for name in (IBD, ACCIDENTALS):
+            for path in (place / f"{name}.npy", place / f"{name}.json"):
+                if path not in before:
+                    path.unlink(missing_ok=True)
         raise
 
 
@@ -162,6 +168,18 @@ def check_limits(about: Mapping[str, Any], config: SelectionConfig, where: str) 
             raise NuebarError(
                 f"{where}: made for pairs.{name} = {made:g}, but the selection ({config.source or 'given'}) has "
                 f"{wanted:g}; take a selection with {made:g}, or make it again"
+            )
+
+
+def _check_units(matrices: Matrices) -> None:
+    """Refuse antineutrinos that no reactor makes: a column map may name a wrong unit."""
+    looked = matrices.ibd[:_LOOKED_AT]
+    for name in ("e_prompt_MeV", "e_delayed_MeV"):
+        middle = float(np.median(column(looked, name)))
+        if not middle < _LARGEST_MEDIAN_MeV:
+            raise NuebarError(
+                f"class {IBD}: expected a median {name.split('_')[1]} energy below {_LARGEST_MEDIAN_MeV:g} MeV, got "
+                f"{middle:.4g} MeV; correct the unit in the column map"
             )
 
 

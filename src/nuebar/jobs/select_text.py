@@ -103,6 +103,8 @@ def _point_text(scenario: Mapping[str, Any]) -> list[str]:
             f"  {label:16s} {name:12s} {t if isinstance(t, str) else f'{t:.4f}':>10s} "
             f"{_percent(point['efficiency']):>18s} {share:10.3g} {share * rates['accidental']:10.4g} "
             f"{_percent(point['purity']):>16s} {_plain(point['beyond_5_m']):>10s}"
+            + ("  purity of as many of both" if name == "f1-balanced" else "")
+            + ("" if point.get("resolved", True) else "  ?")
         )
     return lines
 

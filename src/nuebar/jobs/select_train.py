@@ -187,6 +187,13 @@ def train_report(trained: TrainedClassifier) -> str:
             f"cross-entropy {n.best:.6g} at step {n.best_step:,}"
         )
     rows = trained.training["rows"]
+    for name, what in ((IBD, "antineutrino"), (ACCIDENTALS, "accidental")):
+        read, kept = rows[name]["read"], rows[name]["prepared"]
+        if kept < read:
+            lines.append(
+                f"{read - kept:,} of {read:,} {what} rows are no pairs of the selection (time below 0 or beyond the "
+                "window, or an energy below the threshold)"
+            )
     lines.append(
         f"trained on {rows[IBD]['train']:,} antineutrino and {rows[ACCIDENTALS]['train']:,} accidental pairs within "
         f"{trained.training['window_ms']:g} ms; judged on {rows[IBD]['test']:,} and "
@@ -204,6 +211,8 @@ def train_report(trained: TrainedClassifier) -> str:
         lines.append(
             f"{name:16s} {at if isinstance(at, str) else f'{at:.4f}':>10s} {point['efficiency']['value']:11.4%} "
             f"{point['background']['value'] * per_day:15.4g} {point['purity']['value']:9.4%}"
+            + ("  (F1 and purity of as many of both)" if name == "f1-balanced" else "")
+            + ("" if point.get("resolved", True) else "  (too few background pairs: no measurement)")
         )
     return "\n".join(lines)
 

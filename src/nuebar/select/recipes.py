@@ -32,7 +32,7 @@ class Recipe:
         beta2: Decay of the second moment.
         schedule: constant; cosine (down to ``floor`` at the end of the training).
         floor: Lowest learning rate of the cosine, relative to the largest.
-        warm_up: Steps of a linear rise to the largest learning rate.
+        warm_up: Steps of a linear rise to the largest learning rate, a tenth of the training at most.
         patience: Validations without improvement after which it stops; ``None`` never stops early.
         validations: How many there are in the training.
         seed: Of weights and minibatches.
@@ -113,12 +113,14 @@ def optimiser_of(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     """
     import jax.numpy as jnp
 
+    warm_up = min(recipe.warm_up, steps // 10)  # a short training would end before it
+
     def rate(step: Any) -> Any:
         factor: Any = 1.0
         if recipe.schedule == "cosine":
             factor = recipe.floor + (1 - recipe.floor) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / steps, 1.0)))
-        if recipe.warm_up:
-            factor = factor * jnp.minimum(1.0, (step + 1) / recipe.warm_up)
+        if warm_up:
+            factor = factor * jnp.minimum(1.0, (step + 1) / warm_up)
         return recipe.learning_rate * factor
 
     if recipe.weight_decay:
