@@ -76,6 +76,16 @@ def test_what_a_density_cannot_make_is_told_with_its_source(deform):
         assert "excess" in result.warnings[0]
 
 
+@pytest.mark.parametrize("method", ["minuit", "nuts"])
+def test_a_corner_of_data_that_do_not_fit_is_not_valid(method):
+    """Bug: charges with a wrong gain gave three parameters on walls with tiny errors, and NUTS called it valid."""
+    data = measured(3000, 5, deform=lambda source, q, random: 0.7 * q)
+    result = fitted(data, 100, method=method)
+    assert result.at_limit
+    assert not result.valid
+    assert "limit" in result.reason or "at_limit" in result.reason
+
+
 @pytest.mark.parametrize("norms", ["closed", "free"])
 def test_a_known_background_is_no_misfit_and_an_unknown_one_is(norms):
     flat = np.full(800, 0.5)

@@ -161,6 +161,8 @@ def write_tuning(
 ) -> tuple[Path, ...]:
     """Write ``tuning.json``, ``posterior.json``, ``corner.png`` and ``spectra.png``.
 
+    Posterior and corner are left out where the covariance is not known, on a wall.
+
     Args:
         result: What was found.
         data: The data.
@@ -181,10 +183,14 @@ def write_tuning(
         from nuebar.report import tuning_plots
         from nuebar.report.plots import save
 
-        save(tuning_plots.posterior_corner({result.method: result}, truth=truth), out / "corner.png")
+        if np.all(np.isfinite(result.covariance)):
+            save(tuning_plots.posterior_corner({result.method: result}, truth=truth), out / "corner.png")
+            paths.append(out / "corner.png")
+        else:
+            (out / "corner.png").unlink(missing_ok=True)
         expected = tuning_plots.expected_counts(data, density, [result.best[n] for n in RESPONSE], result.norms)
         save(tuning_plots.spectra(data, {density.name: expected}, result=result), out / "spectra.png")
-        paths += [out / "corner.png", out / "spectra.png"]
+        paths.append(out / "spectra.png")
     return tuple(paths)
 
 

@@ -279,7 +279,7 @@ def _simulated(job: ValidateJob, study: str, word: str, density: Density, out: P
     parts = [_ROWS[study].from_json(load_result(path)["rows"]) for path in result.paths]
     rows = joined_rows(parts)
     if study == "points":
-        return point_study(density, rows)
+        return {**point_study(density, rows).to_json(), "truth": rows.truth.tolist()}
     return asimov_study(density, rows) if study == "asimov" else calibration_study(density, rows)
 
 

@@ -30,7 +30,7 @@ from nuebar.stats.minimise import Minimum, minimise
 from nuebar.stats.sample import Samples, sample
 from nuebar.tune.data import CalibrationData
 from nuebar.tune.density import RESPONSE, Density
-from nuebar.tune.goodness import goodness_of_fit, warnings
+from nuebar.tune.goodness import ALARM, goodness_of_fit, warnings
 from nuebar.tune.likelihood import (
     NORM_LIMITS,
     Priors,
@@ -489,6 +489,10 @@ def _result(
         errors = got.sigma[:n]
         norm_errors = got.sigma[n:] if len(minimum.names) > n else norm_errors
     prior = float(likelihood.log_prior(values))
+    # Samples against a wall may be right; of data that the density cannot make they are right about nothing.
+    cornered = ""
+    if minimum.at_limit and goodness is not None and goodness.p_value < ALARM:
+        cornered = f"the data do not fit, and {', '.join(minimum.at_limit)} ended on a limit"
     return TuningResult(
         names=RESPONSE,
         best=dict(zip(RESPONSE, values.tolist(), strict=True)),
@@ -509,8 +513,8 @@ def _result(
         density_provenance={str(k): str(v) for k, v in density.provenance.items()},
         data={source: round(float(k)) for source, k in zip(data.sources, np.asarray(likelihood.events), strict=True)},
         seed=seed,
-        valid=minimum.valid if drawn is None else drawn.samples.valid,
-        reason=_advice(minimum.reason) if drawn is None else (drawn.samples.reason or "converged"),
+        valid=(minimum.valid if drawn is None else drawn.samples.valid) and not cornered,
+        reason=_advice(minimum.reason) if drawn is None else (cornered or drawn.samples.reason or "converged"),
         goodness=goodness,
         # The sampler was given ln L over its highest value, which the evidence gets back.
         log_evidence=_number(None if drawn is None else drawn.samples.log_evidence) - 0.5 * minimum.cost,
