@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from nuebar import __version__
+from nuebar.commands_run import report, run, status
 from nuebar.commands_select import select
 from nuebar.commands_tune import tune
 
@@ -39,6 +40,8 @@ fit, predict, simulate, events, config = (
 )
 for sub in (fit, predict, simulate, select, tune, events, config):
     app.command(sub)
+for command in (run, report, status):
+    app.command(command)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 Point = Annotated[float | None, Parameter(show_default=False)]
 
@@ -64,7 +67,7 @@ def fit_spectrum(
     response: Path | None = None,
     free: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     mc_error: Annotated[bool, Parameter(negative="")] = False,
-    statistic: Literal["cnp", "poisson", "pearson", "neyman"] | None = None,
+    statistic: Literal["cnp", "poisson", "barlow-beeston", "pearson", "neyman"] | None = None,
     flux: Literal["huber-mueller", "daya-bay", "release"] | None = None,
     energy: Literal["visible", "true"] | None = None,
     fix: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
@@ -659,6 +662,10 @@ def simulate_stream(
     oscillation: Oscillation = None,
     above_MeV: Annotated[float | None, Parameter(name="--above-MeV")] = None,
     no_muons: Annotated[bool, Parameter(negative="")] = False,
+    skim_fiducial: float | None = None,
+    skim_prompt_MeV: Annotated[float, Parameter(name="--skim-prompt-MeV")] = 0.7,
+    skim_delayed_MeV: Annotated[float, Parameter(name="--skim-delayed-MeV")] = 1.5,
+    no_truth: Annotated[bool, Parameter(negative="")] = False,
     cascades: int = 200_000,
     kB: Annotated[Point, Parameter(name="--kB", help="g/cm²/GeV, instead of the experiment's.")] = None,
     fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, instead of the experiment's.")] = None,
@@ -685,6 +692,16 @@ def simulate_stream(
         Events with less reconstructed energy are left out; the detector's threshold by default.
     no_muons
         Leave muons out.
+    skim_fiducial
+        Write only what a selection with a prompt vertex inside of this radius, in metres, looks at: muons, events from
+        --skim-delayed-MeV on, and those from --skim-prompt-MeV on inside; a quarter of the bytes. nuebar select apply
+        then needs --fiducial and --delayed-MeV.
+    skim_prompt_MeV
+        Least energy of events inside.
+    skim_delayed_MeV
+        Least energy of events anywhere.
+    no_truth
+        Leave the columns true_kind, true_pair and true_e_nu_MeV out.
     cascades
         Cascades in the pool of each material.
     """
@@ -695,6 +712,8 @@ def simulate_stream(
         oscillation,
         above_MeV,
         not no_muons,
+        None if skim_fiducial is None else (skim_fiducial, skim_prompt_MeV, skim_delayed_MeV),
+        not no_truth,
         cascades,
         (kB, fC, light_yield),
         seed,
@@ -877,6 +896,8 @@ def _simulate_stream(
     oscillation: list[str] | None,
     above_MeV: float | None,
     muons: bool,
+    skim: tuple[float, float, float] | None,
+    told: bool,
     cascades: int,
     point: tuple[float | None, ...],
     seed: int,
@@ -885,12 +906,24 @@ def _simulate_stream(
 ) -> int:
     from nuebar.config import load_experiment
     from nuebar.jobs.ibd import oscillation_of
-    from nuebar.jobs.stream import StreamJob, run_stream
+    from nuebar.jobs.stream import Skim, StreamJob, run_stream
     from nuebar.jobs.text import files_report
 
     chosen = load_experiment(experiment)
     truth = oscillation_of(chosen, _changes(oscillation))
-    job = StreamJob(chosen, days, truth, 3600.0 * window_hours, _response(point), cascades, above_MeV, muons, seed)
+    job = StreamJob(
+        chosen,
+        days,
+        truth,
+        window_s=3600.0 * window_hours,
+        response=_response(point),
+        cascades=cascades,
+        above_MeV=above_MeV,
+        muons=muons,
+        seed=seed,
+        skim=None if skim is None else Skim(fiducial_m=skim[0], prompt_MeV=skim[1], delayed_MeV=skim[2]),
+        truth=told,
+    )
     result = run_stream(job, out, **options)
     say(files_report(result, "events", "events"))
     length = sum((s or {}).get("seconds", 0.0) for s in result.summaries) / 86400

@@ -172,6 +172,9 @@ def select_apply(
     columns: Columns = None,
     muon_MeV: Annotated[float, Parameter(name="--muon-MeV")] = 100.0,
     max_dr: float = 5.0,
+    fiducial: float | None = None,
+    delayed_MeV: Annotated[float | None, Parameter(name="--delayed-MeV")] = None,
+    muon_veto_ms: float | None = None,
     off_ms: float = 10.0,
     off_windows: int = 20,
     bins: int = 113,
@@ -197,6 +200,12 @@ def select_apply(
         Events with more energy are muons.
     max_dr
         Pairs of vertices further apart, in metres, are not scored; 0 for no limit.
+    fiducial
+        Only pairs with a prompt vertex inside of this radius, in metres, are scored.
+    delayed_MeV
+        Only pairs with at least this delayed energy are scored.
+    muon_veto_ms
+        Dead time after a muon, instead of that of the selection; 0 for no veto.
     off_ms
         Distance of the off-time windows.
     off_windows
@@ -217,6 +226,7 @@ def select_apply(
     if max_dr < 0:
         raise NuebarError(f"--max-dr: expected metres above 0, or 0 for no limit, got {max_dr:g}")
     options = {"classifier": classifier, "at": at, "threshold": threshold, "selection": selection, "max-dr": max_dr}
+    options |= {"fiducial": fiducial, "delayed-MeV": delayed_MeV, "muon-veto-ms": muon_veto_ms}
     stage = Path(stream) / "stream"
     job = SelectApplyJob(
         stream=str(stage) if stage.is_dir() else stream,
@@ -227,6 +237,9 @@ def select_apply(
         columns=None if columns is None else str(columns),
         muon_MeV=muon_MeV,
         max_dr_m=max_dr or None,
+        fiducial_m=fiducial,
+        delayed_MeV=delayed_MeV,
+        muon_veto_ms=muon_veto_ms,
         offset_ms=off_ms,
         windows=off_windows,
         bins=bins,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ISOTOPES", "STATISTICS", "check_experiment"]
 
-STATISTICS = ("cnp", "poisson", "pearson", "neyman")
+STATISTICS = ("cnp", "poisson", "barlow-beeston", "pearson", "neyman")
 ISOTOPES = ("U235", "U238", "Pu239", "Pu241")
 CROSS_SECTIONS = ("vogel-beacom", "strumia-vissani")
 

@@ -17,6 +17,7 @@ from nuebar.fit.spectrum_fit import SpectrumFit, impacts, inverted_start
 from nuebar.io.releases import read_common_inputs, read_juno_2025
 from nuebar.parameters import OSCILLATION
 from nuebar.predict.spectrum import build_model
+from nuebar.stats.likelihood import BarlowBeestonCost
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "juno.json").read_text())
 
@@ -62,7 +63,8 @@ def test_asimov_returns_the_truth(fitted):
 
 
 @pytest.mark.parametrize(
-    "statistic", ["cnp", "poisson", *(pytest.param(s, marks=pytest.mark.slow) for s in ("pearson", "neyman"))]
+    "statistic",
+    ["cnp", "poisson", *(pytest.param(s, marks=pytest.mark.slow) for s in ("barlow-beeston", "pearson", "neyman"))],
 )
 def test_statistics_agree_at_high_counts(small, fitted, statistic):
     """With 10⁵ events every statistic has nearly the same errors; from a shifted start, the same minimum."""
@@ -74,6 +76,47 @@ def test_statistics_agree_at_high_counts(small, fitted, statistic):
         assert result.parameters[name].value == pytest.approx(parameters[name].value, rel=1e-4)
         tolerance = 0.25 if statistic == "poisson" else 0.02  # without shape uncertainties
         assert result.parameters[name].error == pytest.approx(fitted[1].parameters[name].error, rel=tolerance)
+
+
+def test_barlow_beeston_takes_every_variance_and_no_correlation(fitted):
+    """Few events: shape uncertainties of the model, plus the Monte Carlo's variances, plus pulls."""
+    fit, _ = fitted
+    few = SpectrumFit(fit.model, fit.parameters, np.random.default_rng(4).poisson(0.01 * fit.counts).astype(float))
+    across = np.arange(few.counts.size)
+    error = 0.1 * np.sqrt(fit.counts + 1.0)
+    matrix = np.outer(error, error) * np.exp(-np.abs(across[:, None] - across) / 5.0)
+    x = fit.model.vector(fit.parameters.nominal())
+    expected, variance = fit.model(x)
+    assert np.all(np.asarray(variance)[expected > 1] > 0)
+    truth = BarlowBeestonCost(few.counts)(expected, variance + np.diag(matrix))
+    for extra in (matrix, np.diag(matrix)):
+        ours = dataclasses.replace(few, statistic="barlow-beeston", mc_covariance=extra)
+        np.testing.assert_allclose(ours.problem().value(x), truth, rtol=1e-12)
+
+
+def test_few_events_are_fitted_with_barlow_beeston(small):
+    """30 days, some bins empty: valid, the goodness of fit is that of the bins, and the record names the statistic."""
+    model, parameters = build_model(override(small, {"exposure.days": 30.0}))
+    expected = np.asarray(model(model.vector(parameters.nominal()))[0])
+    counts = np.random.default_rng(8).poisson(expected).astype(float)
+    assert counts.min() == 0
+    fit = SpectrumFit(model, parameters, counts, "barlow-beeston", mc_covariance=np.diag(0.01 * expected))
+    fit = fit.fixing(["sin2_th13", "dm2_31_eV2"])
+    result = fit.run()
+    assert result.valid, result.reason
+    assert result.statistic == "barlow-beeston + MC error without correlations"
+    assert 0.6 < result.chi2 / result.n_dof < 1.5
+    for name in ("sin2_th12", "dm2_21_eV2"):
+        p = result.parameters[name]
+        assert abs(p.value - parameters[name].value) < 4 * p.error
+
+
+def test_the_poisson_refusal_names_what_to_take_instead(fitted):
+    fit, _ = fitted
+    with pytest.raises(
+        NuebarError, match=r"no room for bin-to-bin shape uncertainties.*barlow-beeston, cnp or pearson"
+    ):
+        dataclasses.replace(fit, statistic="poisson").problem()
 
 
 def test_harmonic_and_matrix_give_the_same_fit(small):

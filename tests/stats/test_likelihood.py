@@ -1,14 +1,18 @@
 """Laws of the cost functions: identities with the definitions, derivatives, limits, additivity, refusals."""
 
+import decimal
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from nuebar.errors import NuebarError
 from nuebar.stats.likelihood import (
+    BarlowBeestonCost,
     Bound,
     CostSum,
     CovarianceCost,
@@ -37,7 +41,7 @@ def covariance_cost(counts):
 
 CASES = [
     pytest.param(make, name, id=f"{make.__name__}-{name}")
-    for make in (PoissonCost, NeymanPearsonCost, PearsonCost, NeymanCost, covariance_cost)
+    for make in (PoissonCost, BarlowBeestonCost, NeymanPearsonCost, PearsonCost, NeymanCost, covariance_cost)
     for name in MU
     if not (make is NeymanCost and name == "few")  # refuses empty bins
 ]
@@ -123,7 +127,7 @@ def test_jacobian_of_the_residuals_gives_the_gradient(make, name):
     np.testing.assert_allclose(by_residuals, gradient, rtol=1e-9, atol=1e-9 * np.abs(gradient).max())
 
 
-@pytest.mark.parametrize("make", CHI_SQUARES)
+@pytest.mark.parametrize("make", [BarlowBeestonCost, *CHI_SQUARES])
 def test_gradient_with_an_extra_variance_that_depends_on_mu(make):
     cost, mu = make(COUNTS["spectrum"]), MU["spectrum"]
     function = jax.jit(lambda m: cost(m, with_extra(m)))
@@ -198,7 +202,7 @@ def test_best_constant_is_the_known_mean(make, best):
     assert abs(slope / curvature) < 1e-12
 
 
-@pytest.mark.parametrize("make", [PoissonCost, NeymanPearsonCost, PearsonCost])
+@pytest.mark.parametrize("make", [PoissonCost, BarlowBeestonCost, NeymanPearsonCost, PearsonCost])
 @pytest.mark.parametrize("mu", [0.0, 1e-12, 0.3, 20.0])
 def test_empty_bin(make, mu):
     """An empty bin costs 2 mu (Pearson: mu), a straight line down to mu = 0."""
@@ -223,7 +227,7 @@ def test_empty_bin_with_extra_variance(make, mu):
     np.testing.assert_allclose(hessian_of(cost, at, extra)[0, 0], second, rtol=1e-13)
 
 
-@pytest.mark.parametrize("make", [PoissonCost, NeymanPearsonCost, PearsonCost])
+@pytest.mark.parametrize("make", [PoissonCost, BarlowBeestonCost, NeymanPearsonCost, PearsonCost])
 @pytest.mark.parametrize("bad", [-1e-9, -5.0])
 @pytest.mark.parametrize("where", [0, 1])
 def test_negative_expectation_costs_infinity(make, bad, where):
@@ -233,14 +237,14 @@ def test_negative_expectation_costs_infinity(make, bad, where):
     assert np.isfinite(gradient_of(cost, mu)).all()
 
 
-@pytest.mark.parametrize("make", [PoissonCost, NeymanPearsonCost, PearsonCost, NeymanCost])
+@pytest.mark.parametrize("make", [PoissonCost, BarlowBeestonCost, NeymanPearsonCost, PearsonCost, NeymanCost])
 def test_nan_is_not_hidden(make):
     cost, mu = make([2.0, 4.0]), jnp.asarray([jnp.nan, 4.0])
     assert np.isnan(value_of(cost, mu))
     assert np.isnan(residuals_of(cost, mu)[0])
 
 
-@pytest.mark.parametrize("make", [PoissonCost, NeymanPearsonCost])
+@pytest.mark.parametrize("make", [PoissonCost, BarlowBeestonCost, NeymanPearsonCost])
 def test_impossible_zero_expectation(make):
     assert value_of(make([3.0, 3.0]), jnp.zeros(2)) == np.inf
 
@@ -250,10 +254,211 @@ def test_cost_at_the_truth_is_chi_square_distributed():
     n_bins, n_toys = 20, 4000
     mu = np.full(n_bins, 2000.0)
     toys = jnp.asarray(RNG.poisson(mu, (n_toys, n_bins)).astype(float))
-    for make in (PoissonCost, NeymanPearsonCost, PearsonCost):
+    for make in (PoissonCost, BarlowBeestonCost, NeymanPearsonCost, PearsonCost):
         costs = np.asarray(jax.jit(jax.vmap(lambda n, make=make: make(n)(mu)))(toys))
         assert abs(costs.mean() - n_bins) < 5 * np.sqrt(2 * n_bins / n_toys)
         assert abs(costs.var() / (2 * n_bins) - 1) < 5 * np.sqrt((2 + 12 / n_bins) / n_toys)
+
+
+# Poisson with an uncertain expectation --------------------------------------------------------------------------------
+
+GRID = np.array(
+    list(
+        itertools.product(
+            [0.0, 0.3, 1.0, 12.0, 400.0, 1e6],
+            [1e-6, 0.02, 1.0, 11.0, 13.0, 500.0, 1e6],
+            [0.0, 1e-200, 1e-12, 1e-3, 1.0, 13.0, 400.0, 1e6, 1e12],
+        )
+    )
+)
+"""n, μ and V of bins."""
+
+
+@jax.jit
+def slopes_of(cost, mu, extra):
+    """Derivatives by μ and V."""
+    return jax.grad(cost, argnums=(0, 1))(mu, extra)
+
+
+@jax.jit
+def bends_of(cost, mu, extra=None):
+    """Second derivatives by each μ: bins do not mix."""
+    return jax.jvp(lambda m: jax.grad(cost)(m, extra), (mu,), (jnp.ones_like(mu),))[1]
+
+
+@jax.jit
+def profiled_of(cost, mu, extra):
+    return cost.profiled(mu, extra)
+
+
+def exact(n, mu, v):
+    """Cost of one bin by its definition, in 60 digits."""
+    with decimal.localcontext() as context:
+        context.prec = 60
+        n, mu, v = (decimal.Decimal(float(x)) for x in (n, mu, v))
+        if n == 0:
+            return float(2 * mu - v if mu > v else mu**2 / v)
+        b = ((mu - v) + ((mu - v) ** 2 + 4 * n * v).sqrt()) / 2
+        return float(2 * (b - n + n * (n / b).ln()) + v * (n / b - 1) ** 2)
+
+
+def test_barlow_beeston_is_its_definition_to_the_last_digits():
+    n, mu, extra = GRID.T
+    expected = np.array([exact(*point) for point in GRID])
+    residuals = np.asarray(residuals_of(BarlowBeestonCost(n), mu, extra))
+    np.testing.assert_allclose(residuals**2, expected, rtol=3e-14, atol=1e-300)
+    np.testing.assert_array_equal(np.sign(residuals), np.sign(n - mu))
+    np.testing.assert_allclose(value_of(BarlowBeestonCost(n), mu, extra), expected.sum(), rtol=1e-14)
+
+
+def test_barlow_beeston_is_the_minimum_over_the_true_expectation():
+    points = [(0.0, 4.0), (0.0, 30.0), (2.0, 7.0), (15.0, 15.0), (15.0, 11.0), (90.0, 40.0)]
+    n, mu, v = np.array([(*point, v) for point in points for v in (1e-3, 0.5, 12.0, 300.0)]).T
+    costs, best = np.empty(n.size), np.empty(n.size)
+    for k, (count, centre, variance) in enumerate(zip(n, mu, v, strict=True)):
+
+        def cost(b, count=count, centre=centre, variance=variance):
+            return 2 * (b - count + (count and count * np.log(count / b))) + (b - centre) ** 2 / variance
+
+        found = optimize.minimize_scalar(cost, bounds=(0, count + centre), method="bounded", options={"xatol": 1e-10})
+        best[k] = found.x if count else min((found.x, 0.0), key=cost)
+        costs[k] = cost(best[k])
+    np.testing.assert_allclose(residuals_of(BarlowBeestonCost(n), mu, v) ** 2, costs, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(profiled_of(BarlowBeestonCost(n), mu, v), best, rtol=1e-4, atol=1e-6)
+
+
+def test_the_slopes_of_barlow_beeston_are_those_at_fixed_true_expectation():
+    """Envelope theorem: what the profiled b moves does not count."""
+    n, mu, extra = GRID[GRID[:, 0] > 0].T
+    b = np.asarray(profiled_of(BarlowBeestonCost(n), mu, extra))
+    by_mu, by_v = (np.asarray(slope) for slope in slopes_of(BarlowBeestonCost(n), mu, extra))
+    off = n / b - 1
+    safe = np.abs(off) > 1e-6  # elsewhere this formula, not the code, has lost its digits
+    np.testing.assert_allclose(by_mu[safe], -2 * off[safe], rtol=1e-9)
+    np.testing.assert_allclose(by_v[safe], -(off[safe] ** 2), rtol=1e-9)
+    np.testing.assert_allclose(by_mu[~safe], 0.0, atol=2e-6)
+    np.testing.assert_allclose(by_v[~safe], 0.0, atol=1e-12)
+
+
+def test_the_residuals_of_barlow_beeston_have_the_slopes_of_the_cost():
+    """Fits work with the residuals: 2 r ∂r/∂μ is the gradient, also where counts, expectations or variances vanish."""
+    vanishing = itertools.product([0.0, 2.0, 1e5], [0.0, 1e-50, 1e-12], [1e-30, 1e-3, 1.0, 1e9])
+    n, mu, extra = np.concatenate([GRID, list(vanishing)]).T
+    cost = BarlowBeestonCost(n)
+    r, slope = jax.jvp(lambda m: residuals_of(cost, m, extra), (mu,), (np.ones_like(mu),))
+    np.testing.assert_allclose(2 * r * slope, gradient_of(cost, mu, extra), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("v", [1e-9, 0.4, 1.0, 30.0, 1e5])
+def test_derivatives_of_barlow_beeston_match_finite_differences(v):
+    n, mu = np.array([0.0, 0.0, 0.2, 3.0, 12.0, 12.0, 500.0]), np.array([0.8, 40.0, 1.1, 9.0, 11.9, 30.0, 480.0])
+    cost, extra = BarlowBeestonCost(n), np.full(n.size, v)
+    assert not np.any((n == 0) & (np.abs(mu - extra) < 0.1))  # the second derivative jumps there
+    for exactly, lower in ((gradient_of, value_of), (hessian_of, gradient_of)):
+        numeric = derivative(lambda m, f=lower: f(cost, m, extra), mu, 1e-3)
+        np.testing.assert_allclose(exactly(cost, mu, extra), numeric, rtol=1e-6, atol=1e-8)
+    if v > 1e-3:  # the step must be smaller than V
+        numeric = derivative(lambda x: value_of(cost, mu, x), extra, 1e-3)
+        np.testing.assert_allclose(slopes_of(cost, mu, extra)[1], numeric, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("v", [None, 0.0, 1e-300])
+def test_barlow_beeston_without_variance_is_poisson(v):
+    """Value, gradient, curvature and residuals; down to μ = 10⁻⁵⁰, where the likelihood is as good as impossible."""
+    n, mu = np.concatenate([np.unique(GRID[:, :2], axis=0), [[3.0, 1e-50], [0.0, 1e-50], [7.0, 7.0]]]).T
+    extra = None if v is None else np.full(n.size, v)
+    ours, poisson = BarlowBeestonCost(n), PoissonCost(n)
+    np.testing.assert_allclose(value_of(ours, mu, extra), value_of(poisson, mu), rtol=1e-14)
+    np.testing.assert_allclose(residuals_of(ours, mu, extra), residuals_of(poisson, mu), rtol=1e-14, atol=1e-29)
+    np.testing.assert_allclose(gradient_of(ours, mu, extra), gradient_of(poisson, mu), rtol=1e-12)
+    np.testing.assert_allclose(bends_of(ours, mu, extra), bends_of(poisson, mu), rtol=1e-7, atol=1e-16)
+
+
+def test_a_variance_makes_a_vanishing_expectation_possible():
+    points = itertools.product([0.0, 2.0, 1e5], [0.0, 1e-50, 1e-12], [1e-30, 1e-3, 1.0, 1e9])
+    n, mu, extra = np.array(list(points)).T
+    for found in (value_of, residuals_of, gradient_of, bends_of, slopes_of):
+        assert np.all(np.isfinite(found(BarlowBeestonCost(n), mu, extra))), found
+
+
+@pytest.mark.parametrize("extra", [1.0, 1e4, 1e8])
+def test_barlow_beeston_becomes_a_chi_square_for_many_counts(extra):
+    """(n − μ)²/(μ + V), up to the skewness of a Poisson number: the relative difference is of order 1/√μ."""
+    for mu in (1e6, 1e10):
+        n = mu + np.array([-2.0, -0.3, 0.7, 3.0]) * np.sqrt(mu + extra)
+        at = jnp.full(4, mu)
+        ours, pearson = (residuals_of(make(n), at, extra) for make in (BarlowBeestonCost, PearsonCost))
+        np.testing.assert_allclose(ours, pearson, rtol=2.0 / np.sqrt(mu))
+        np.testing.assert_allclose(BarlowBeestonCost(n).variance(at, extra), mu + extra)
+
+
+def test_barlow_beeston_with_a_large_variance_forgets_the_expectation():
+    """V → ∞: (n − μ)²/V, no information."""
+    cost, mu = BarlowBeestonCost(COUNTS["few"]), jnp.asarray(MU["few"])
+    for extra in (1e6, 1e12, 1e100):
+        expected = ((COUNTS["few"] - MU["few"]) ** 2).sum() / extra
+        np.testing.assert_allclose(value_of(cost, mu, extra), expected, rtol=20 / extra + 1e-14)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 7.0, 1e8])
+def test_barlow_beeston_scales_with_the_unit_of_counts(factor):
+    """(n, μ, V) → (a n, a μ, a V) multiplies the cost by a, and b with it; the slope by μ stays."""
+    n, mu, extra = COUNTS["few"], jnp.asarray(MU["few"]), np.linspace(0.0, 9.0, 30)
+    one, many = BarlowBeestonCost(n), BarlowBeestonCost(factor * n)
+    scaled = factor * mu, factor * extra
+    np.testing.assert_allclose(value_of(many, *scaled), factor * value_of(one, mu, extra), rtol=1e-13)
+    np.testing.assert_allclose(gradient_of(many, *scaled), gradient_of(one, mu, extra), rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(profiled_of(many, *scaled), factor * profiled_of(one, mu, extra), rtol=1e-12)
+
+
+def test_barlow_beeston_in_one_program_for_many_data():
+    n, mu = RNG.poisson(3.0, (20, 30)).astype(float), jnp.asarray(MU["few"])
+    together = jax.jit(jax.vmap(lambda c: BarlowBeestonCost(c)(mu, with_extra(mu))))(n)
+    one_by_one = [value_of(BarlowBeestonCost(c), mu, with_extra(mu)) for c in n]
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-14)
+
+
+def test_a_nan_variance_is_not_hidden():
+    cost = BarlowBeestonCost([0.0, 4.0])
+    for extra in ([np.nan, 1.0], [1.0, np.nan]):
+        assert np.isnan(value_of(cost, jnp.asarray([2.0, 4.0]), jnp.asarray(extra)))
+
+
+def fitted_norms(make, counts, mu, sigma):
+    """Best norm and cost of every row, where mu and a variance (sigma mu)² follow the norm: Newton's iterations."""
+
+    @jax.jit
+    @jax.vmap
+    def fit(n):
+        def slope(norm):
+            return jax.grad(lambda a: make(n)(a * mu, (sigma * a * mu) ** 2))(norm)
+
+        def step(_, norm):
+            value, bend = jax.jvp(slope, (norm,), (1.0,))
+            return norm - value / bend
+
+        norm = jax.lax.fori_loop(0, 7, step, 1.0)
+        return norm, make(n)(norm * mu, (sigma * norm * mu) ** 2), slope(norm)
+
+    norms, costs, slopes = (np.asarray(x) for x in fit(counts))
+    assert np.all(np.abs(slopes) < 1e-7)
+    return norms, costs
+
+
+def test_ten_events_a_bin_do_not_bias_barlow_beeston():
+    """Poisson toys whose bins vary by 5 %: the norm and the goodness of fit are right, those of the χ² are not."""
+    random, bins, toys = np.random.default_rng(11), 150, 2000
+    mu, sigma = np.full(bins, 10.0), 0.05
+    counts = random.poisson(mu * (1 + sigma * random.standard_normal((toys, bins)))).astype(float)
+    bias, excess = {}, {}
+    for make in (BarlowBeestonCost, NeymanPearsonCost):
+        norms, costs = fitted_norms(make, counts, mu, sigma)
+        bias[make] = (norms.mean() - 1) / norms.std()  # its error is 1/√toys = 0.022
+        excess[make] = costs.mean() / (bins - 1) - 1  # error 0.003
+    assert abs(bias[BarlowBeestonCost]) < 0.1
+    assert bias[NeymanPearsonCost] < -0.12
+    assert abs(excess[BarlowBeestonCost]) < 0.035
+    assert excess[NeymanPearsonCost] > 0.07
 
 
 @pytest.mark.parametrize("extra", [None, 0.7, np.linspace(0.1, 2.0, 30)])
@@ -368,6 +573,8 @@ def test_costs_are_frozen():
             lambda: PearsonCost([1.0])(jnp.ones(1), jnp.ones(2)),
             "extra_variance must be a scalar or have shape",
         ),
+        (lambda: BarlowBeestonCost([1.0])(jnp.ones(1), jnp.ones(2)), r"or have shape \(1,\), got \(2,\)"),
+        (lambda: BarlowBeestonCost([-1.0]), "at least 0, got -1.0"),
     ],
 )
 def test_wrong_input_is_refused_in_a_sentence(make, words):
@@ -375,7 +582,7 @@ def test_wrong_input_is_refused_in_a_sentence(make, words):
         make()
 
 
-@pytest.mark.parametrize("make", [PoissonCost, NeymanPearsonCost, PearsonCost, NeymanCost])
+@pytest.mark.parametrize("make", [PoissonCost, BarlowBeestonCost, NeymanPearsonCost, PearsonCost, NeymanCost])
 def test_single_precision_is_refused_with_the_line_to_add(make):
     with jax.enable_x64(False), pytest.raises(NuebarError, match=r"JAX_ENABLE_X64=1.*jax_enable_x64"):
         make([1.0])

@@ -18,6 +18,7 @@ from nuebar.parameters import ParameterSet
 from nuebar.physics.oscillation import ordering
 from nuebar.predict.spectrum import SpectrumModel
 from nuebar.stats.likelihood import (
+    BarlowBeestonCost,
     Bound,
     Cost,
     CovarianceCost,
@@ -36,6 +37,7 @@ __all__ = ["SpectrumFit", "impacts", "inverted_start"]
 COSTS: Mapping[str, Callable[[Any], Cost]] = {
     "cnp": NeymanPearsonCost,
     "poisson": PoissonCost,
+    "barlow-beeston": BarlowBeestonCost,
     "pearson": PearsonCost,
     "neyman": NeymanCost,
 }
@@ -52,12 +54,14 @@ class SpectrumFit:
         model: Expected counts as a function of all parameters.
         parameters: Values to start from, priors, limits, and which are fixed.
         counts: Observed (or expected) counts per bin, shape ``(bins,)``.
-        statistic: "cnp", "poisson", "pearson" or "neyman".
+        statistic: "cnp", "poisson", "barlow-beeston", "pearson" or "neyman".
         experiment: Name, for the record.
         seed: Seed, for the record.
         mc_covariance: What the finite number of Monte Carlo events adds to the covariance of the counts: variances,
             shape ``(bins,)``, or all of it, ``(bins, bins)``. With all of it the statistical and shape variances are
-            those at the nominal parameters.
+            those at the nominal parameters. The statistic "barlow-beeston" has one unknown expectation per bin and no
+            likelihood of several together: it takes the diagonal and drops the correlations between bins, so an error
+            that they share is counted as if it averaged out.
     """
 
     model: SpectrumModel
@@ -106,7 +110,7 @@ class SpectrumFit:
             what = "bin-to-bin shape uncertainties" if self.mc_covariance is None else "an error of the Monte Carlo"
             raise NuebarError(
                 f"the Poisson statistic has no room for {what}; set fit.shape_uncertainties = false and leave "
-                "--mc-error out, or choose the statistic cnp or pearson"
+                "--mc-error out, or choose the statistic barlow-beeston, cnp or pearson"
             )
         term: Term = self._data_term()
         names, joint = self.parameters.names, self.model.prior
@@ -128,11 +132,20 @@ class SpectrumFit:
         if self.mc_covariance is None:
             return Bound(cost, _Expected(self.model) if self.statistic == "poisson" else self.model)
         extra = np.asarray(self.mc_covariance, dtype=float)
+        if self.statistic == "barlow-beeston" and extra.ndim == 2:
+            extra = np.diag(extra).copy()
         if extra.ndim == 1:
             return Bound(cost, _Widened(self.model, jax.device_put(extra)))
         expected, variance = self.model(self.model.vector(self.parameters.nominal()))
         statistical = np.asarray(cost.variance(expected, variance))
         return Bound(CovarianceCost(self.counts, extra + np.diag(statistical)), _Expected(self.model))
+
+    def _mc_words(self) -> str:
+        """What the record says of the Monte Carlo error."""
+        if self.mc_covariance is None:
+            return ""
+        dropped = self.statistic == "barlow-beeston" and np.ndim(self.mc_covariance) == 2
+        return " + MC error" + (" without correlations" if dropped else "")
 
     def pulled(self) -> tuple[str, ...]:
         """Free parameters with a prior."""
@@ -221,7 +234,7 @@ class SpectrumFit:
             reason=found.reason,
             ordering=ordering(values["dm2_31_eV2"]),
             predictor=self.model.predictor.name,
-            statistic=self.statistic + ("" if self.mc_covariance is None else " + MC error"),
+            statistic=self.statistic + self._mc_words(),
             experiment=self.experiment,
             seed=self.seed,
             seconds=found.seconds,

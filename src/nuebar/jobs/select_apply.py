@@ -1,7 +1,9 @@
 """What ``nuebar select apply`` does: a stream becomes a sample of candidates with its measured background.
 
 Pairs are found, scored and written batch by batch, so memory does not depend on the length of the stream. Pairs of
-vertices further apart than ``max_dr_m`` are never scored, on time and off time alike: that is part of the selection.
+vertices further apart than ``max_dr_m`` are never scored, on time and off time alike: that is part of the selection, as
+are the fiducial volume of the prompt vertex and the least delayed energy, where they are asked for. What a candidate is
+says :class:`PairDecision`, which also decides on simulated pairs when an efficiency is measured.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,20 @@ from nuebar.run.lock import hold
 from nuebar.select.classifier import Classifier, score_in_chunks
 from nuebar.select.config import SelectionConfig, load_selection
 from nuebar.select.cuts import BoxCuts
-from nuebar.select.features import features_of
+from nuebar.select.features import PAIR_COLUMNS, features_of
 from nuebar.select.offtime import AccidentalSum, OffTime, OnOffPairs
 from nuebar.select.pairs import STREAM_COLUMNS, Isolation, MuonVeto, PairOptions, PairSummary
 from nuebar.select.store import describe_classifier, load_classifier
 
-__all__ = ["CUTS", "SelectApplyJob", "apply_report", "chosen_threshold", "pair_options", "run_apply"]
+__all__ = [
+    "CUTS",
+    "PairDecision",
+    "SelectApplyJob",
+    "apply_report",
+    "chosen_threshold",
+    "pair_options",
+    "run_apply",
+]
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,6 +76,11 @@ class SelectApplyJob:
         low_MeV: Their lower end.
         high_MeV: Their upper end.
         command: For the record.
+        fiducial_m: The prompt vertex is inside of this radius; ``None`` for anywhere.
+        delayed_MeV: Least energy of the delayed event, if more than the threshold.
+        muon_veto_ms: Instead of that of the selection; 0 for no veto.
+        truth: Whether columns ``true_…`` are read if they are there.
+        off_time_sample: Off-time pairs that are written with their scores, at most; 0 for none.
     """
 
     stream: str
@@ -82,15 +97,41 @@ class SelectApplyJob:
     low_MeV: float = 0.7
     high_MeV: float = 12.0
     command: str = ""
+    fiducial_m: float | None = None
+    delayed_MeV: float | None = None
+    muon_veto_ms: float | None = None
+    truth: bool = True
+    off_time_sample: int = 0
+
+    def __post_init__(self) -> None:
+        for name, high in (("fiducial_m", 1000.0), ("delayed_MeV", 100.0)):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= high:
+                raise NuebarError(f"{name}: expected a number above 0, at most {high:g}, got {value}; correct it")
+        if self.muon_veto_ms is not None and not 0 <= self.muon_veto_ms <= 1e6:
+            raise NuebarError(
+                f"muon_veto_ms: expected milliseconds, at most 1e6, or 0 for no veto, got {self.muon_veto_ms}"
+            )
+        if self.off_time_sample < 0:
+            raise NuebarError(
+                f"off_time_sample: expected a number of pairs, or 0 for none, got {self.off_time_sample}; correct it"
+            )
 
 
-def pair_options(config: SelectionConfig, *, muon_MeV: float = 100.0, max_dr_m: float | None = None) -> PairOptions:
+def pair_options(
+    config: SelectionConfig,
+    *,
+    muon_MeV: float = 100.0,
+    max_dr_m: float | None = None,
+    delayed_MeV: float | None = None,
+) -> PairOptions:
     """What a pair of a stream is.
 
     Args:
         config: The selection.
         muon_MeV: Events with more are muons.
         max_dr_m: Largest distance of both vertices.
+        delayed_MeV: Least energy of the delayed event, if more than the threshold.
     """
     p = config.pairs
     return PairOptions(
@@ -99,8 +140,76 @@ def pair_options(config: SelectionConfig, *, muon_MeV: float = 100.0, max_dr_m: 
         muon_MeV=muon_MeV,
         isolation=Isolation(p.isolation_ms, p.isolation_ms) if p.multiplicity == "isolated" else None,
         veto=MuonVeto(p.muon_veto_ms) if p.muon_veto_ms else None,
+        delayed_min_MeV=delayed_MeV,
         max_dr_m=max_dr_m,
     )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PairDecision:
+    """Whether a pair is a candidate: for pairs of a stream and for simulated ones, so that an efficiency is of this.
+
+    Muon veto and multiplicity rule are no matter of a pair alone, and not in it.
+
+    Attributes:
+        classifier: Scores what passes all else.
+        threshold: Least score.
+        options: Window, energies and distance.
+        fiducial_m: The prompt vertex is inside of this radius; ``None`` for anywhere.
+    """
+
+    classifier: Classifier
+    threshold: float
+    options: PairOptions
+    fiducial_m: float | None = None
+
+    def inside(self, pairs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Whether the prompt vertex is in the fiducial volume, shape ``(n,)``."""
+        if self.fiducial_m is None:
+            return np.ones(pairs["dt_ns"].size, bool)
+        x, y, z = (pairs[f"prompt_{axis}_m"].astype(np.float64) for axis in "xyz")
+        inside: np.ndarray = x * x + y * y + z * z < self.fiducial_m**2
+        return inside
+
+    def considered(self, pairs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Whether a pair passes all but the score.
+
+        Args:
+            pairs: Columns :data:`~nuebar.select.features.PAIR_COLUMNS`.
+
+        Returns:
+            Booleans of shape ``(n,)``.
+        """
+        o = self.options
+        good = self.inside(pairs) & (pairs["dt_ns"] >= 0) & (pairs["dt_ns"].astype(np.float64) < o.window_ns)
+        least = {"prompt": o.prompt_min_MeV or 0.0, "delayed": o.delayed_min_MeV or 0.0}
+        for part, energy in least.items():
+            # As float64: a float32 column would round the limit.
+            e = pairs[f"{part}_e_rec_MeV"].astype(np.float64)
+            good &= e >= max(o.threshold_MeV, energy)
+            if o.muon_MeV is not None:
+                good &= e <= o.muon_MeV
+        if o.max_dr_m is not None:
+            apart = (pairs[f"prompt_{a}_m"].astype(np.float64) - pairs[f"delayed_{a}_m"] for a in "xyz")
+            good &= sum(d * d for d in apart) <= o.max_dr_m**2
+        return good
+
+    def scored(self, pairs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The decision; the classifier never sees a pair that is not considered.
+
+        Args:
+            pairs: Columns :data:`~nuebar.select.features.PAIR_COLUMNS`.
+
+        Returns:
+            Which pairs are candidates; their scores, −∞ where a pair is not considered; which are considered. Bool,
+            float64 and bool of shape ``(n,)``.
+        """
+        good = self.considered(pairs)
+        scores = np.full(good.size, -np.inf)
+        if good.any():
+            chosen = {name: pairs[name][good] for name in PAIR_COLUMNS}
+            scores[good] = score_in_chunks(self.classifier, features_of(chosen))
+        return good & (scores >= self.threshold), scores, good
 
 
 def chosen_threshold(job: SelectApplyJob, config: SelectionConfig) -> tuple[Classifier, float, str]:
@@ -143,7 +252,7 @@ def run_apply(
     Args:
         job: What is wanted.
         folder: Gets ``candidates.parquet``, ``prompt.json``, ``accidentals.json``, ``excess.json`` and
-            ``summary.json``, the last one when all is well.
+            ``summary.json``, the last one when all is well; and ``off_time.parquet`` if it is wanted.
         progress: Called as ``progress("events", rows read, rows)``.
 
     Returns:
@@ -151,28 +260,40 @@ def run_apply(
     """
     begun = time.monotonic()
     config = load_selection(job.selection)
+    if job.muon_veto_ms is not None:
+        config = replace(config, pairs=replace(config.pairs, muon_veto_ms=job.muon_veto_ms))
     classifier, threshold, how = chosen_threshold(job, config)
-    options = pair_options(config, muon_MeV=job.muon_MeV, max_dr_m=job.max_dr_m)
+    options = pair_options(config, muon_MeV=job.muon_MeV, max_dr_m=job.max_dr_m, delayed_MeV=job.delayed_MeV)
+    decision = PairDecision(classifier=classifier, threshold=threshold, options=options, fiducial_m=job.fiducial_m)
     off_time = OffTime(job.offset_ms, job.windows)
     edges = _edges(job)
     events = EventFile(
         job.stream,
         STREAM_COLUMNS,
-        optional=_TRUTH,
+        optional=_TRUTH if job.truth else (),
         column_map=job.columns,
         radius_m=config.detector.radius_m,
     )
     if not events.n_rows:
         raise NuebarError(f"{events.paths[0]}: expected a stream of events, got no rows; check the files")
+    _check_skim(events, decision)
     out = output_folder(folder)
     with hold(out):
-        (out / "summary.json").unlink(missing_ok=True)  # it would tell of files that are replaced
+        for name in ("summary.json", "off_time.parquet"):
+            (out / name).unlink(missing_ok=True)  # they would tell of files that are replaced
         batches = _told(_ahead(events.batches()), events.n_rows, progress)
         pairs = OnOffPairs(batches, options, off_time)
         about = {"kind": "candidates", "classifier": classifier.name, "threshold": _finite(threshold)}
-        columns = _columns(events.names, scored=not isinstance(classifier, BoxCuts))
-        sample = _Sample(classifier, threshold, edges, _kinds(events), columns)
-        with EventWriter(out / "candidates.parquet", columns, metadata=about) as writer:
+        scored = not isinstance(classifier, BoxCuts)
+        columns = _columns(events.names, scored=scored)
+        sample = _Sample(decision, edges, _kinds(events), columns)
+        with ExitStack() as stack:
+            writer = stack.enter_context(EventWriter(out / "candidates.parquet", columns, metadata=about))
+            if job.off_time_sample:
+                off_columns = _off_columns(scored=scored)
+                about = {"kind": "off-time pairs", "classifier": classifier.name}
+                off_writer = stack.enter_context(EventWriter(out / "off_time.parquet", off_columns, metadata=about))
+                sample.off = _OffSample(off_writer, off_columns, job.off_time_sample)
             for on, off in pairs:
                 sample.add(on, off, writer)
         estimate = sample.sum.result()
@@ -188,7 +309,7 @@ def run_apply(
             "command": job.command,
             "stream": {"files": len(events.paths), "first": events.paths[0].name, "rows": events.n_rows},
             "selection": asdict(replace(config, source=Path(config.source).name)),
-            "options": {k: v for k, v in asdict(options).items() if v is not None},
+            "options": _told_options(job, options),
             "classifier": {"name": classifier.name, "from": Path(job.classifier).name, "digest": _digest(job)},
             "threshold": _finite(threshold),
             "operating_point": how,
@@ -255,24 +376,28 @@ class _Sample:
 
     def __init__(
         self,
-        classifier: Classifier,
-        threshold: float,
+        decision: PairDecision,
         edges: np.ndarray,
         kinds: Mapping[int, str] | None,
         columns: Sequence[str | Column],
     ) -> None:
-        self.columns = tuple(c if isinstance(c, str) else c.name for c in columns)
-        self.classifier, self.threshold, self.edges, self.kinds = classifier, threshold, edges, kinds
+        self.columns = _names(columns)
+        self.decision, self.edges, self.kinds = decision, edges, kinds
         self.sum = AccidentalSum(edges.size - 1)
         self.counts = np.zeros(edges.size - 1, np.int64)
         self.scored = [0, 0]
         self.dt_ns = 0.0
         self.truth: dict[str, int] = {}
+        self.off: _OffSample | None = None
 
     def add(self, on: Mapping[str, np.ndarray], off: Mapping[str, np.ndarray], writer: EventWriter) -> None:
         """A batch of both."""
-        scores, kept, bins = zip(*(self._selected(k, pairs) for k, pairs in enumerate((on, off))), strict=True)
+        kept, scores, good = zip(*(self.decision.scored(pairs) for pairs in (on, off)), strict=True)
+        self.scored = [n + int(np.count_nonzero(g)) for n, g in zip(self.scored, good, strict=True)]
+        bins = [np.searchsorted(self.edges, pairs["prompt_e_rec_MeV"], side="right") - 1 for pairs in (on, off)]
         self.sum.add(off, kept[1], bins[1], on=on, on_selected=kept[0], on_bins=bins[0])
+        if self.off is not None:
+            self.off.add(off, scores[1], good[1])
         chosen = {name: values[kept[0]] for name, values in on.items()}
         self.dt_ns += float(chosen["dt_ns"].sum())
         inside = bins[0][kept[0]]
@@ -284,13 +409,6 @@ class _Sample:
             self._count(chosen)
         chosen["score"] = scores[0][kept[0]]
         writer.append({name: chosen[name] for name in self.columns})
-
-    def _selected(self, which: int, pairs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        n = pairs["dt_ns"].size
-        self.scored[which] += n
-        scores = score_in_chunks(self.classifier, features_of(pairs)) if n else np.empty(0)
-        bins = np.searchsorted(self.edges, pairs["prompt_e_rec_MeV"], side="right") - 1
-        return scores, scores >= self.threshold, bins
 
     def _count(self, chosen: Mapping[str, np.ndarray]) -> None:
         """Kinds of what was selected: accidental, or what made the pair."""
@@ -307,11 +425,31 @@ class _Sample:
             self.truth[name] = self.truth.get(name, 0) + count
 
 
+class _OffSample:
+    """The first off-time pairs, and how many there are of them in all."""
+
+    def __init__(self, writer: EventWriter, columns: Sequence[str | Column], most: int) -> None:
+        self.columns = _names(columns)
+        self.writer, self.most = writer, most
+        self.pairs, self.weight = 0, 0.0
+
+    def add(self, off: Mapping[str, np.ndarray], scores: np.ndarray, good: np.ndarray) -> None:
+        """Off-time pairs of a batch, those that are considered among them."""
+        rows = np.flatnonzero(good)
+        self.pairs += rows.size
+        self.weight += float(off["weight"][rows].sum())
+        rows = rows[: self.most - self.writer.rows]
+        columns = {**off, "score": scores}
+        self.writer.append({name: columns[name][rows] for name in self.columns})
+
+
+_WHOLE: dict[str, Any] = {"kind": "int", "low": 0, "stored": "int64"}
+
+
 def _columns(names: tuple[str, ...], *, scored: bool) -> list[str | Column]:
-    whole: dict[str, Any] = {"kind": "int", "low": 0, "stored": "int64"}
     columns: list[str | Column] = [f"{part}_{name}" for part in ("prompt", "delayed") for name in _EVENT]
-    columns += [Column(name, unit=unit, **whole) for name, unit in (("prompt_t_ns", "ns"), ("dt_ns", "ns"))]
-    columns += [Column(name, **whole) for name in ("prompt_row", "delayed_row")]
+    columns += [Column(name, unit="ns", **_WHOLE) for name in ("prompt_t_ns", "dt_ns")]
+    columns += [Column(name, **_WHOLE) for name in ("prompt_row", "delayed_row")]
     if scored:
         columns.append(Column("score", stored="float64"))
     if "true_pair" in names:
@@ -321,6 +459,54 @@ def _columns(names: tuple[str, ...], *, scored: bool) -> list[str | Column]:
             base = name.removeprefix("true_")
             columns += [f"true_prompt_{base}"] + ([f"true_delayed_{base}"] if base == "kind" else [])
     return columns
+
+
+def _off_columns(*, scored: bool) -> list[str | Column]:
+    """Columns of off-time pairs: ``dt_ns`` is that within the window, ``window`` counts the windows from 1."""
+    return [*_columns((), scored=scored), "weight", Column("window", **_WHOLE)]
+
+
+def _names(columns: Sequence[str | Column]) -> tuple[str, ...]:
+    return tuple(c if isinstance(c, str) else c.name for c in columns)
+
+
+def _check_skim(events: EventFile, decision: PairDecision) -> None:
+    """Refuse a stream that was skimmed for less than what is selected."""
+    o = decision.options
+    for path, about in zip(events.paths, events.metadata, strict=True):
+        skim = about.get("skim")
+        if skim is None:
+            continue
+        try:
+            fiducial_m, prompt_MeV, delayed_MeV = (
+                float(skim[name]) for name in ("fiducial_m", "prompt_MeV", "delayed_MeV")
+            )
+        except (KeyError, TypeError, ValueError):
+            raise NuebarError(
+                f"{path}: expected fiducial_m, prompt_MeV and delayed_MeV of the skim, got {str(skim)[:100]}; simulate "
+                "the stream again"
+            ) from None
+        all_there = (
+            decision.fiducial_m is not None
+            and decision.fiducial_m <= fiducial_m
+            and max(o.threshold_MeV, o.prompt_min_MeV or 0.0) >= prompt_MeV
+            and max(o.threshold_MeV, o.delayed_min_MeV or 0.0) >= delayed_MeV
+        )
+        if not all_there or o.isolation is not None:
+            raise NuebarError(
+                f"{path}: the stream holds prompt events inside of {fiducial_m:g} m from {prompt_MeV:g} MeV on and "
+                f"delayed events from {delayed_MeV:g} MeV on only, and the selection asks for "
+                f"{'others' if not all_there else 'third events, too'}; give --fiducial {fiducial_m:g} --delayed-MeV "
+                f"{delayed_MeV:g} and no multiplicity rule, or simulate the stream without skim"
+            )
+
+
+def _told_options(job: SelectApplyJob, options: PairOptions) -> dict[str, Any]:
+    """What a pair is, for the record."""
+    told = {k: v for k, v in asdict(options).items() if v is not None and k != "delayed_min_MeV"}
+    asked = {"fiducial_m": job.fiducial_m, "delayed_MeV": job.delayed_MeV, "muon_veto_ms": job.muon_veto_ms}
+    told |= {name: value for name, value in asked.items() if value is not None}
+    return told if job.truth else told | {"truth": False}
 
 
 def _kinds(events: EventFile) -> dict[int, str] | None:
@@ -380,6 +566,9 @@ def _numbers(sample: _Sample, seen: PairSummary, off_time: OffTime) -> dict[str,
         },
         "off_time": asdict(off_time),
     }
+    if sample.off is not None:
+        off = sample.off
+        numbers["off_time_sample"] = {"rows": off.writer.rows, "pairs": off.pairs, "weight": off.weight}
     if sample.truth:
         true = sample.truth["accidental"]
         # The estimate is of the expected number; the true one fluctuates around it.
@@ -396,10 +585,14 @@ def apply_report(summary: Mapping[str, Any]) -> str:
     """
     events, pairs, day = summary["events"], summary["pairs"], summary["per_live_day"]
     accidentals, excess = summary["accidentals"], summary["excess"]
+    asked = summary["options"]
+    low = f" or with less than {asked['delayed_MeV']:g} MeV delayed" if "delayed_MeV" in asked else ""
+    if "fiducial_m" in asked:
+        low += f", others with a prompt vertex outside of {asked['fiducial_m']:g} m"
     lines = [
         f"{events['read']:,} events in {summary['days']:.4g} days ({summary['live_days']:.4g} live): "
         f"{pairs['found']:,} pairs in the window, {pairs['vetoed']:,} vetoed, {pairs['crowded']:,} with a third event, "
-        f"{pairs['dropped']:,} too far apart, {pairs['scored']:,} scored",
+        f"{pairs['dropped']:,} too far apart{low}, {pairs['scored']:,} scored",
         f"{summary['classifier']['name']}, {summary['operating_point']}: score of at least {summary['threshold']:.6g}",
         f"  candidates   {summary['candidates']:12,d}   {day['candidates']:10.4g} a live day",
         f"  accidentals  {accidentals['value']:12.2f} ± {accidentals['error']:.2f}   {day['accidentals'][0]:.4g} ± "

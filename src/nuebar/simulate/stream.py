@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,10 @@ from nuebar.simulate.random import derive_key, uniform
 __all__ = [
     "FIRST_MATERIAL",
     "MUON",
+    "PairKeys",
     "PairShape",
     "Window",
+    "drawn_pairs",
     "kinds",
     "muon_events",
     "ordered_times",
@@ -88,6 +91,20 @@ class PairShape:
     edge_depth_m: float = 0.0
 
 
+class PairKeys(NamedTuple):
+    """Keys of the random numbers of :func:`drawn_pairs`.
+
+    Attributes:
+        cascades: Of deposits.
+        events: Of charges and vertices.
+        prompts: Of prompt events that replace those of antineutrinos.
+    """
+
+    cascades: np.uint64
+    events: np.uint64
+    prompts: np.uint64
+
+
 def kinds(pairs: Sequence[str], materials: Sequence[str]) -> dict[str, int]:
     """What the numbers of ``true_kind`` mean.
 
@@ -138,25 +155,14 @@ def _pairs(
     n = int(rng.poisson(shape.rate_Hz * window.seconds))
     if n == 0:
         return {}
-    places = _edge_share(shape.edge_depth_m, model.detector.radius_m)
-    wanted = n if places is None else math.ceil(n / places * 1.5) + 50
-    key = derive_key(seed, "pair-cascades", shape.name, window.number)
-    pool = ibd_cascades(spectrum, model, wanted, key)
-    if places is not None:
-        r = np.linalg.norm(pool.columns["vertex_m"], axis=1)
-        chosen = np.flatnonzero(rng.random(wanted) < np.exp((r - model.detector.radius_m) / shape.edge_depth_m))[:n]
-    else:
-        chosen = np.arange(n)
-    n = chosen.size
-    events = ibd_events(pool, model, derive_key(seed, "pair-events", shape.name, window.number))
-    events = {name: np.asarray(column)[chosen] for name, column in events.items()}
-    if shape.e_vis_MeV.size:
-        visible = np.interp(rng.random(n), shape.cumulative, shape.e_vis_MeV)
-        photons = visible * model.pe_per_MeV / model.electronics.pe_per_photon
-        vertex = np.asarray(pool.columns["vertex_m"], dtype=np.float64)[chosen]
-        seen = model.reconstruct(photons, vertex, derive_key(seed, "pair-prompts", shape.name, window.number))
-        events |= {f"prompt_{name}": column for name, column in seen.items()}
-        events["true_e_nu_MeV"] = np.zeros(n)
+    keys = PairKeys(
+        *(
+            derive_key(seed, word, shape.name, window.number)
+            for word in ("pair-cascades", "pair-events", "pair-prompts")
+        )
+    )
+    events = drawn_pairs(shape, n, spectrum, model, rng, keys)
+    n = events["dt_ns"].size
     t = window.begin_ns + (rng.random(n) * window.length_ns).astype(np.int64)
     label = 1 + window.number * _PAIRS + source * (_PAIRS >> 6) + np.arange(n)
     parts = []
@@ -169,6 +175,48 @@ def _pairs(
         }
         parts.append({"t_ns": time, **columns, **truth})
     return _joined(parts)
+
+
+def drawn_pairs(
+    shape: PairShape, n: int, spectrum: IbdSpectrum, model: DetectorModel, rng: np.random.Generator, keys: PairKeys
+) -> dict[str, np.ndarray]:
+    """Pairs of one source, without times.
+
+    Vertex and delayed event are those of antineutrinos of the spectrum. The prompt event is, too, if the source is
+    antineutrinos; otherwise its visible energy is drawn from the shape and reconstructed at the vertex.
+
+    Args:
+        shape: The source.
+        n: How many. Sources at the edge draw half as many vertices again as they need on average, and keep what their
+            density accepts: fewer than ``n`` come out once in a very long time.
+        spectrum: Interacting antineutrinos.
+        model: The detector at the parameter point.
+        rng: Chooses vertices and visible energies.
+        keys: Keys of everything else.
+
+    Returns:
+        The columns of :func:`~nuebar.simulate.ibd.ibd_events`; only for antineutrinos those of the truth about the
+        interaction mean anything, and ``true_e_nu_MeV`` is 0 for all others.
+    """
+    places = _edge_share(shape.edge_depth_m, model.detector.radius_m)
+    wanted = n if places is None else math.ceil(n / places * 1.5) + 50
+    pool = ibd_cascades(spectrum, model, wanted, keys.cascades)
+    if places is not None:
+        r = np.linalg.norm(pool.columns["vertex_m"], axis=1)
+        chosen = np.flatnonzero(rng.random(wanted) < np.exp((r - model.detector.radius_m) / shape.edge_depth_m))[:n]
+    else:
+        chosen = np.arange(n)
+    n = chosen.size
+    events = ibd_events(pool, model, keys.events)
+    events = {name: np.asarray(column)[chosen] for name, column in events.items()}
+    if shape.e_vis_MeV.size:
+        visible = np.interp(rng.random(n), shape.cumulative, shape.e_vis_MeV)
+        photons = visible * model.pe_per_MeV / model.electronics.pe_per_photon
+        vertex = np.asarray(pool.columns["vertex_m"], dtype=np.float64)[chosen]
+        seen = model.reconstruct(photons, vertex, keys.prompts)
+        events |= {f"prompt_{name}": column for name, column in seen.items()}
+        events["true_e_nu_MeV"] = np.zeros(n)
+    return events
 
 
 def _edge_share(depth_m: float, radius_m: float) -> float | None:

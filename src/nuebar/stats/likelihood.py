@@ -3,8 +3,9 @@
 Which one to use:
 
 * `PoissonCost`: the likelihood of counts, right for any number of events. The default choice.
-* `NeymanPearsonCost`: a χ² that is nearly as unbiased as the likelihood and takes an extra variance per bin
-  (finite Monte Carlo, bin-to-bin shape uncertainty) without a nuisance parameter for each.
+* `BarlowBeestonCost`: the same with an extra variance per bin (finite Monte Carlo, bin-to-bin shape uncertainty,
+  measured background): the choice for few events in a bin.
+* `NeymanPearsonCost`: a χ² that takes an extra variance too, nearly unbiased from some tens of events in a bin.
 * `PearsonCost`, `NeymanCost`: the two classical χ², for comparison with older analyses. Both are biased.
 * `CovarianceCost`: data with a fixed covariance between the bins.
 * `GaussianPulls`: external knowledge of the fit parameters.
@@ -176,14 +177,14 @@ class PoissonCost(Cost):
 
     def __call__(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
         """The cost; see `Cost`. An extra variance is refused: a Poisson likelihood has no room for one."""
-        n, t, mu_safe, mu = self._split(mu, extra_variance)
-        per_bin = jnp.where(self.counts > 0, n * t**2 * _deviance_shape(t), 2.0 * mu_safe)
+        n, t, ratio, mu_safe, mu = self._split(mu, extra_variance)
+        per_bin = jnp.where(self.counts > 0, n * t**2 * _deviance_shape(t, ratio), 2.0 * mu_safe)
         return jnp.sum(jnp.where(mu < 0, jnp.inf, per_bin))
 
     def residuals(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
         """Signed roots of the deviance per bin; see `Cost`."""
-        n, t, mu_safe, mu = self._split(mu, extra_variance)
-        filled = -t * jnp.sqrt(n * _deviance_shape(t))
+        n, t, ratio, mu_safe, mu = self._split(mu, extra_variance)
+        filled = -t * jnp.sqrt(n * _deviance_shape(t, ratio))
         return jnp.where(mu < 0, jnp.inf, jnp.where(self.counts > 0, filled, -jnp.sqrt(2.0 * mu_safe)))
 
     def variance(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
@@ -193,32 +194,127 @@ class PoissonCost(Cost):
 
     def _refuse(self, extra_variance: ArrayLike | None) -> None:
         if extra_variance is not None:
-            raise NuebarError("PoissonCost takes no extra variance: use NeymanPearsonCost or parameters with pulls")
+            raise NuebarError("PoissonCost takes no extra variance: use BarlowBeestonCost or parameters with pulls")
 
     def _split(
         self, mu: jax.Array, extra_variance: ArrayLike | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Counts, t and μ with harmless values in the bins where the other branch is taken, and μ itself."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Counts, t, μ/n and μ with harmless values in the bins where the other branch is taken, and μ itself."""
         self._refuse(extra_variance)
         mu = self._expectation(mu)
         filled = self.counts > 0
         n = jnp.where(filled, self.counts, 1.0)
-        t = (jnp.where(filled & ~(mu < 0), mu, n) - n) / n
-        return n, t, jnp.where(filled | (mu < 0), 1.0, mu + _EVENTS_TINY), mu
+        near = jnp.where(filled & ~(mu < 0), mu, n)
+        return n, (near - n) / n, near / n, jnp.where(filled | (mu < 0), 1.0, mu + _EVENTS_TINY), mu
 
 
-def _deviance_shape(t: jax.Array) -> jax.Array:
+def _deviance_shape(t: jax.Array, ratio: jax.Array) -> jax.Array:
     """g(t) = 2 [t − ln(1 + t)]/t², by a series where the difference would cancel.
 
     With s = t/(2 + t), ln(1 + t) = 2 artanh s and g = (1 − s) [1 − s (1 − s) (1/3 + s²/5 + s⁴/7 + …)].
+
+    Args:
+        t: relative deviation.
+        ratio: 1 + t, apart because t has lost its digits where it is near −1.
     """
     near = jnp.abs(t) < _SERIES_BELOW
     s = jnp.where(near, t, 0.0) / (2.0 + jnp.where(near, t, 0.0))
     series = jnp.zeros_like(t)
     for k in reversed(range(_SERIES_TERMS)):
         series = 1.0 / (2 * k + 3) + s**2 * series
-    far = jnp.where(near, 1.0, t)
-    return jnp.where(near, (1.0 - s) * (1.0 - s * (1.0 - s) * series), 2.0 * (far - jnp.log1p(far)) / far**2)
+    far, ratio = jnp.where(near, 1.0, t), jnp.where(near, 2.0, ratio)
+    return jnp.where(near, (1.0 - s) * (1.0 - s * (1.0 - s) * series), 2.0 * (far - jnp.log(ratio)) / far**2)
+
+
+class BarlowBeestonCost(Cost):
+    """Poisson likelihood of an expectation that is itself uncertain: Σ min_b {2 [b − n + n ln(n/b)] + (b − μ)²/V}.
+
+    The true expectation b of every bin is known to be μ within √V, V the extra variance, and is profiled. It is the
+    positive root of b² + (V − μ) b − n V = 0; there (b − μ)²/V = V (n/b − 1)². An empty bin costs 2μ − V, or μ²/V
+    if V > μ, where b = 0. Without V this is `PoissonCost`; for many counts it becomes (n − μ)²/(μ + V).
+
+    Source: R. Barlow and C. Beeston, Comput. Phys. Commun. 77 (1993) 219, in the form with one Gaussian factor per
+    bin of J. S. Conway, arXiv:1103.0354, whose β is b/μ and whose σ_β² is V/μ².
+
+    V holds the variances of the bins only: correlations between them need parameters with pulls. b is profiled, not
+    integrated out, which leaves a bias of the expectation below the fraction V/μ² in size: up for a V that grows as μ²,
+    down for a constant one.
+
+    With t = (b − n)/n and r = b/n = 1 + t a bin costs t² [n g(t) + V/r²], g as in `PoissonCost`, and its residual is
+    −t times the root of the bracket. All parts are sums of positive numbers, but for the difference μ − n itself.
+
+    Args:
+        counts: observed counts, shape `(n_data,)`, at least 0; fractions are allowed (Asimov data).
+    """
+
+    def __call__(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
+        """The cost; see `Cost`."""
+        (t, weight), empty, possible = self._parts(mu, extra_variance)
+        per_bin = jnp.where(self.counts > 0, t**2 * weight, empty)
+        return jnp.sum(jnp.where(possible, per_bin, jnp.inf))
+
+    def residuals(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
+        """Signed roots of the cost per bin; see `Cost`."""
+        (t, weight), empty, possible = self._parts(mu, extra_variance)
+        roots = jnp.where(self.counts > 0, -t * jnp.sqrt(weight), -jnp.sqrt(empty))
+        return jnp.where(possible, roots, jnp.inf)
+
+    def variance(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
+        """The expectation plus the extra variance."""
+        return self._expectation(mu) + self._extra(extra_variance)
+
+    def profiled(self, mu: jax.Array, extra_variance: ArrayLike | None = None) -> jax.Array:
+        """The expectation b of every bin that fits best, shape `(n_data,)`."""
+        mu = self._expectation(mu)
+        extra = self._extra(extra_variance) + jnp.zeros_like(mu)
+        filled = (self.counts > 0) & (jnp.maximum(mu, extra) > 0)
+        n, at = jnp.where(filled, self.counts, 1.0), jnp.where(filled, mu, 1.0)
+        return jnp.where(filled, n * _profile(n, at, jnp.where(filled, extra, 0.0))[1], jnp.maximum(mu - extra, 0.0))
+
+    def _parts(
+        self, mu: jax.Array, extra_variance: ArrayLike | None
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
+        """Of filled bins t and the bracket, cost of empty ones, and where an expectation is possible."""
+        mu = self._expectation(mu)
+        extra = self._extra(extra_variance) + jnp.zeros_like(mu)
+        filled = self.counts > 0
+        possible = ~((mu < 0) | (filled & (mu == 0) & (extra == 0)))
+        n = jnp.where(filled, self.counts, 1.0)
+        t, ratio = _profile(n, jnp.where(filled & possible, mu, n), extra)
+        weight = n * _deviance_shape(t, ratio) + extra / ratio / ratio
+        mu_empty = jnp.where(filled | ~possible, 1.0, mu + _EVENTS_TINY)
+        inside = ~(mu_empty < extra)
+        empty = jnp.where(inside, 2.0 * mu_empty - extra, mu_empty**2 / jnp.where(inside, 1.0, extra))
+        return (t, weight), empty, possible
+
+
+@jax.custom_jvp
+def _profile(n: jax.Array, mu: jax.Array, extra: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """b/n − 1 and b/n for the positive root of b² + (V − μ) b − n V = 0, n > 0, without cancellation.
+
+    Both are roots of quadratics of one discriminant, D² = (μ − V)² + 4nV: b/n is (μ − V + D)/2n or 2V/(V − μ + D), and
+    b/n − 1 is 2(μ − n)/(p + D) or (D − p)/2n with p = 2n + V − μ. The sums of numbers of one sign are taken.
+    """
+    scale = jax.lax.stop_gradient(jnp.maximum(mu, extra))  # squares of very small or large numbers are not numbers
+    root = scale * jnp.sqrt(((mu - extra) / scale) ** 2 + 4.0 * (n / scale) * (extra / scale))
+    above, p = mu - extra, 2.0 * n + (extra - mu)
+    up, plus = above > 0, p > 0
+    side = jnp.where(up, above, -above) + root
+    sum_p = jnp.where(plus, p, -p) + root
+    ratio = jnp.where(up, side / (2.0 * n), 2.0 * extra / side)
+    return jnp.where(plus, 2.0 * (mu - n) / sum_p, sum_p / (2.0 * n)), ratio
+
+
+@_profile.defjvp
+def _profile_slope(
+    at: tuple[jax.Array, jax.Array, jax.Array], along: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """D db = b dμ + (n − b) dV + V dn: the quadratic differentiated, which keeps the digits that a root loses."""
+    (n, mu, extra), (d_n, d_mu, d_extra) = at, along
+    t, ratio = _profile(n, mu, extra)
+    root = 2.0 * n * ratio + (extra - mu)  # at least half of 2b, for b ≥ μ − V
+    slope = (ratio * d_mu - t * d_extra) / root + (extra / root - ratio) / n * d_n
+    return (t, ratio), (slope, slope)
 
 
 class _ChiSquare(Cost):

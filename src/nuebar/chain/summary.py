@@ -1,0 +1,93 @@
+"""A run in a few lines of text: what was recovered, and how far it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nuebar.chain.folder import DONE
+from nuebar.chain.run_file import RESPONSE, STAGES
+from nuebar.chain.truth import Truth
+from nuebar.errors import NuebarError
+from nuebar.fit.result import FitResult
+from nuebar.io.results import load_result
+from nuebar.parameters import OSCILLATION
+from nuebar.run import status
+
+__all__ = ["recovered", "run_summary", "status_lines"]
+
+
+def recovered(home: Path) -> list[dict[str, Any]]:
+    """Oscillation and response parameters of a finished fit beside the truth, if that is known.
+
+    Args:
+        home: Folder of the run.
+
+    Returns:
+        For each: ``name``, ``value``, ``error``, ``truth`` and ``sigmas`` (None if not known) and
+        ``prior_dominated``.
+    """
+    fit = load_result(home / "fit" / "fit.json")
+    result = FitResult.from_dict(load_result(home / "fit" / "result.json"))
+    path = home / "simulate" / "truth.json"
+    truth = Truth.load(path) if path.exists() else None
+    known = {**truth.oscillation, **truth.response} if truth else {}
+    rows = []
+    for name in (*OSCILLATION, *RESPONSE):
+        if name not in result.parameter_order:
+            continue
+        p = result.parameters[name]
+        at = known.get(name)
+        sigmas = (p.value - at) / p.error if at is not None and p.error > 0 else None
+        rows.append(
+            {
+                "name": name,
+                "value": p.value,
+                "error": p.error,
+                "truth": at,
+                "sigmas": sigmas,
+                "prior_dominated": name in fit["prior_dominated"],
+            }
+        )
+    return rows
+
+
+def run_summary(home: Path) -> str:
+    """What was recovered, in words."""
+    fit = load_result(home / "fit" / "fit.json")
+    lines = [f"{'parameter':20s} {'value':>12s} {'error':>10s} {'truth':>12s} {'from it':>8s}"]
+    for row in recovered(home):
+        at = "" if row["truth"] is None else f"{row['truth']:12.6g}"
+        away = "" if row["sigmas"] is None else f"{row['sigmas']:+.2f} σ"
+        note = "  the prior's error" if row["prior_dominated"] else ""
+        lines.append(f"{row['name']:20s} {row['value']:12.6g} {row['error']:10.2g} {at:>12s} {away:>8s}{note}")
+    g = fit["goodness"]
+    lines.append(f"χ² {g['chi2']:.1f} for {g['n_dof']} degrees of freedom, p = {g['p_value']:.2g}")
+    return "\n".join([*lines, *(f"WARNING: {text}" for text in fit["warnings"])])
+
+
+def status_lines(folder: Path) -> list[str]:
+    """How far the stages of a run, and the chunks in them, are."""
+    if not folder.is_dir():
+        raise NuebarError(f"{folder}: expected the folder of a run, found none; check the path")
+    lines = []
+    stages = [s for s in STAGES if (folder / s).is_dir()]
+    for stage in stages:
+        done = (folder / stage / DONE).exists()
+        lines.append(f"{stage}: {'done' if done else 'begun'}")
+        places = [folder / stage, *sorted(p for p in (folder / stage).iterdir() if p.is_dir())]
+        for place in places:
+            lines += [f"  {line}" for line in _chunks(place)]
+    missing = [s for s in STAGES if s not in stages]
+    if stages and missing:
+        lines.append(f"to be done: {', '.join(missing)}")
+    return lines or _chunks(folder) or [f"{folder}: nothing here works in stages"]
+
+
+def _chunks(place: Path) -> list[str]:
+    """One line for each stage of chunks in a folder."""
+    lines = []
+    for s in status(place):
+        lines.append(f"{s.name}: {s.done} of {s.chunks} chunks done, {s.missing} missing, {s.failed} failed")
+        lines += [f"  chunk {chunk}: {error}" for chunk, error in s.errors]
+    return lines

@@ -1,0 +1,141 @@
+"""The commands of the whole chain: ``nuebar run``, ``nuebar report``, ``nuebar status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nuebar.errors import NuebarError
+
+__all__ = ["report", "run", "status"]
+
+EXIT_INVALID_FIT = 3
+Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
+Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+
+
+def run(
+    file: Path | None = None,
+    /,
+    *,
+    out: Path,
+    seed: int | None = None,
+    changes: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    force_stage: Words = None,
+    until: str = "report",
+    jobs: int | None = None,
+    full: Annotated[bool, Parameter(negative="")] = False,
+    show: Annotated[bool, Parameter(negative="")] = False,
+    debug: Debug = False,
+) -> int:
+    """Raw events to oscillation parameters: simulate, select, tune, predict, fit, report. The same command continues.
+
+    Parameters
+    ----------
+    file
+        A run file (TOML); without one, 30 simulated days of JUNO with a hidden truth. It names only what differs from
+        that, see docs/chain.md.
+    out
+        Folder of the run; its page is report/index.html.
+    seed
+        Instead of the run file's.
+    changes
+        Keys of the run file and what they shall be: --set simulate.days=10 fit.bins=40.
+    force_stage
+        Do these stages and all after them again, from the run file as it is now.
+    until
+        Stop after this stage.
+    jobs
+        Processes of the simulation; all cores by default.
+    full
+        Train every model at the published size first (hours), and run with these.
+    show
+        Print the run file with all defaults, and stop.
+    """
+    from nuebar.chain.run_file import load_run_file, show_run_file
+    from nuebar.chain.runner import ChainJob, run_chain
+    from nuebar.commands import progress_line, say
+
+    settings = _settings(changes)
+    if seed is not None:
+        settings["seed"] = seed
+    wanted = load_run_file(file, settings)
+    if show:
+        say(show_run_file(wanted).rstrip())
+        return 0
+    progress = progress_line()
+    workers = jobs or _cores()
+    if full:
+        from nuebar.chain.retrain import retrained
+
+        wanted = retrained(wanted, out / "train", jobs=workers, progress=progress)
+    words = ["nuebar run", *([file.name] if file else []), *(f"--set {c}" for c in changes or ())]
+    words += [f"--seed {seed}"] if seed is not None else []
+    words += ["--full"] if full else []
+    job = ChainJob(wanted, tuple(force_stage or ()), until, workers, " ".join([*words, f"--out {out.name}"]))
+    told = run_chain(job, out, progress=progress)
+    fitted = told.get("fit")
+    if fitted is not None:
+        from nuebar.chain.summary import run_summary
+
+        say(run_summary(out))
+    if "report" in told:
+        say(f"page: {out / 'report' / 'index.html'}")
+    return EXIT_INVALID_FIT if fitted is not None and not fitted["valid"] else 0
+
+
+def report(folder: Path, /, *, out: Path | None = None, debug: Debug = False) -> int:
+    """Make the page of a run again, from its files.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    out
+        Folder of the page; by default "report" in the folder of the run.
+    """
+    from nuebar.chain.report import write_report
+    from nuebar.commands import say
+
+    say(f"wrote {write_report(folder, out=out)}")
+    return 0
+
+
+def status(folder: Path, /, *, debug: Debug = False) -> int:
+    """Say how far a run is: its stages, and the chunks of each.
+
+    Parameters
+    ----------
+    folder
+        Folder of a run, or of anything that works in chunks.
+    """
+    from nuebar.chain.summary import status_lines
+    from nuebar.commands import say
+
+    for line in status_lines(folder):
+        say(line)
+    return 0
+
+
+def _settings(words: list[str] | None) -> dict[str, Any]:
+    """``["fit.bins=40", ...]`` as values of TOML; what is none is a text."""
+    import tomllib
+
+    out: dict[str, Any] = {}
+    for word in words or []:
+        key, sign, text = word.partition("=")
+        if not (sign and key and text):
+            raise NuebarError(f"--set: expected KEY=VALUE such as fit.bins=40, got {word!r}")
+        try:
+            out[key] = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            out[key] = text
+    return out
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
