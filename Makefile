@@ -4,14 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= out
+RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint bench results predictors tuning selection page pictures clean
+.PHONY: help run six-years test test-all lint bench results predictors tuning selection chain page pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run: $(VENV)/.run  ## the main job: JUNO's four-parameter fit after six years, from the embedded inputs
+run: $(VENV)/.run  ## the main job: 30 simulated days of JUNO, from raw events to oscillation parameters and one page
+	$(BIN)/nuebar run --out $(OUT)/run $(RUN)
+
+six-years: $(VENV)/.run  ## JUNO's four-parameter fit after six years, from the embedded inputs
 	$(BIN)/nuebar fit spectrum --experiment juno --exposure-years 6 --asimov --out $(OUT)/juno-6-years
 
 test: $(VENV)/.dev  ## the default test suite
@@ -63,6 +67,9 @@ selection: $(VENV)/.dev  ## selection at the published size (hours; MODELS="FOLD
 	    --prepared $(OUT)/pairs --out $(OUT)/select/$$recipe || exit; done)
 	$(BIN)/python benchmarks/selection.py --prepared $(OUT)/pairs --ibd $(OUT)/ibd --stream $(OUT)/stream/stream \
 	  --model $(or $(MODELS),$(addprefix $(OUT)/select/,network published)) --work $(OUT)/selection
+
+chain: $(VENV)/.dev  ## is the whole chain calibrated: a run, 200 seeds by the fast path, 20 whole runs (two hours); writes docs/results
+	$(BIN)/python benchmarks/chain.py --work $(OUT)/chain
 
 page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py

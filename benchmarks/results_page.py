@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import predictor_page  # noqa: E402 - files beside this one
+import chain_page  # noqa: E402 - files beside this one
+import predictor_page  # noqa: E402
 import selection_page  # noqa: E402
 import simulation_page  # noqa: E402
 import tuning_page  # noqa: E402
@@ -38,8 +39,9 @@ HOW = {
     **predictor_page.HOW,
     **tuning_page.HOW,
     **selection_page.HOW,
+    **chain_page.HOW,
 }
-OTHERS = (simulation_page, predictor_page, tuning_page, selection_page)
+OTHERS = (simulation_page, predictor_page, tuning_page, selection_page, chain_page)
 HEADLINES = (
     "harmonic, ±15σ, vacuum: compiled, one spectrum",
     "harmonic, ±15σ, matter: compiled, one spectrum",

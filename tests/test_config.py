@@ -420,7 +420,8 @@ WRONG = [
     ("backgrounds[3].slope_sigma", -0.1, "key 'backgrounds[3].slope_sigma': expected a width"),
     ("backgrounds[3].rate_per_day", 1e300, "key 'backgrounds[3].rate_per_day'"),
     ("backgrounds[3].shape", {"bipo": 1e308}, "key 'backgrounds[3].shape.bipo'"),
-    ("fit.statistic", "chi2", "key 'fit.statistic': expected one of cnp, poisson, barlow-beeston, pearson, neyman, got 'chi2'"),
+    ("fit.statistic", "chi2",
+     "key 'fit.statistic': expected one of cnp, poisson, barlow-beeston, pearson, neyman, got 'chi2'"),
 ]  # fmt: skip
 
 

@@ -21,5 +21,5 @@ def load_centres(home: Path) -> dict[str, float]:
         return {}
     try:
         return {str(name): float(x) for name, x in load_result(path)["centres"].items()}
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise NuebarError(f"{path}: expected centres by parameter; the file is damaged") from error

@@ -22,13 +22,16 @@ from typing import Any
 import numpy as np
 
 from nuebar.chain.experiment import fit_experiment, prior_widths
+from nuebar.chain.fitting import SPLITTING
 from nuebar.chain.run_file import RESPONSE, RunFile
 from nuebar.chain.selection import apply_job
 from nuebar.chain.spectrum import Sample, sample_fit
 from nuebar.chain.truth import Truth, auxiliary_centres, draw_truth, part_seed
 from nuebar.config import Experiment, load_experiment
 from nuebar.errors import NuebarError
+from nuebar.fit.interval import likelihood_root
 from nuebar.fit.result import FitResult
+from nuebar.fit.starts import run_from_starts
 from nuebar.io.files import read_json
 from nuebar.io.posteriors import ResponsePosterior
 from nuebar.io.results import save_result
@@ -155,7 +158,7 @@ class FastRuns:
             predictor=load_predictor(predictor_folder(run.predict.predictor)),
         )
 
-    def one(self, seed: int, broken: str = "none") -> tuple[FitResult, Truth, dict[str, float]]:
+    def one(self, seed: int, broken: str = "none") -> tuple[FitResult, Truth, dict[str, float], dict[str, float]]:
         """A run: truth, data, tuning, fit.
 
         Args:
@@ -163,7 +166,8 @@ class FastRuns:
             broken: What is broken.
 
         Returns:
-            The fit, the truth, and the centres of its priors.
+            The fit, the truth, the centres of its priors, and signed roots of Δχ² at the truth where errors are no
+            measure.
         """
         truth = draw_truth(self.run, seed)
         centres = auxiliary_centres(self.widths, truth.oscillation, seed)
@@ -180,7 +184,12 @@ class FastRuns:
         elif broken == "accidentals":
             sample = dataclasses.replace(sample, accidentals=_TWICE * sample.accidentals)
         fit = sample_fit(self.run, self.experiment, sample, posterior, predictor=self.predictor, centres=centres)
-        return fit.run(), truth, centres
+        problem = fit.problem()
+        result, _ = run_from_starts(fit, SPLITTING, problem=problem)
+        root = np.nan
+        if result.valid:
+            root = likelihood_root(fit, result, SPLITTING, truth.oscillation[SPLITTING], problem=problem)
+        return result, truth, centres, {SPLITTING: root}
 
     def tuned(self, truth: Truth, seed: int) -> ResponsePosterior:
         """Calibration data at the true response, and what they say of it."""
@@ -224,7 +233,9 @@ class FastRuns:
         return dataclasses.replace(base, counts=counts, accidentals=measured, accidental_variance=measured / windows)
 
 
-def outcome_row(result: FitResult, truth: Truth, centres: Mapping[str, float], seed: int) -> dict[str, Any]:
+def outcome_row(
+    result: FitResult, truth: Truth, centres: Mapping[str, float], roots: Mapping[str, float], seed: int
+) -> dict[str, Any]:
     """What is kept of a run: pulls of everything that was fitted, and whether the fit is valid.
 
     Nuisance parameters are at their nominal value in the data: zero, or what the experiment says.
@@ -233,6 +244,7 @@ def outcome_row(result: FitResult, truth: Truth, centres: Mapping[str, float], s
         result: The fit.
         truth: Of oscillation and response.
         centres: Of the priors, for the record.
+        roots: Parameter → signed root of Δχ² at the truth, instead of its pull.
         seed: Of the run.
     """
     known = {**truth.oscillation, **truth.response}
@@ -242,12 +254,14 @@ def outcome_row(result: FitResult, truth: Truth, centres: Mapping[str, float], s
         "valid": result.valid,
         "reason": result.reason,
         "chi2": result.chi2,
+        "versions": dict(result.versions),
         "n_dof": result.n_dof,
         "values": {n: result.parameters[n].value for n in order},
         "errors": {n: result.parameters[n].error for n in order},
         "priors": {n: p[1] for n in order if (p := result.parameters[n].prior) is not None},
         "covariance": result.covariance.tolist(),
         "truth": known,
+        "roots": {n: x for n, x in roots.items() if np.isfinite(x)},
         "centres": dict(centres),
     }
 
@@ -307,6 +321,9 @@ def _runs(run: str, base: str, cascades: int) -> FastRuns:
 def judged(rows: list[dict[str, Any]], experiment: Experiment, *, level: float = 0.01) -> Calibration:
     """The family of tests over all seeds.
 
+    A pull is (fitted − true)/error; that of :data:`~nuebar.chain.fitting.SPLITTING` is the signed root of Δχ² at the
+    truth, as its likelihood may have several minima; it is not in the distance between fit and truth.
+
     Args:
         rows: Of :func:`run_ensemble`.
         experiment: For the true values of nuisance parameters that are not zero.
@@ -314,7 +331,9 @@ def judged(rows: list[dict[str, Any]], experiment: Experiment, *, level: float =
     """
     names = tuple(rows[0]["values"])
     nominal = {"matter_density_g_cm3": experiment.matter.density_g_cm3}
-    table, ratio, failed, interest = [], [], [], (*OSCILLATION, *RESPONSE)
+    table, ratio, failed = [], [], []
+    # A distance takes the likelihood for a parabola.
+    interest = tuple(n for n in (*OSCILLATION, *RESPONSE) if not any(n in row["roots"] for row in rows))
     fitted, truths, covariances = [], [], []
     at = [names.index(n) for n in interest]
     for row in rows:
@@ -322,7 +341,8 @@ def judged(rows: list[dict[str, Any]], experiment: Experiment, *, level: float =
         good = bool(row["valid"])
         failed.append(not good)
         off = [row["values"][n] - known.get(n, 0.0) for n in names]
-        table.append([d / row["errors"][n] if good else np.nan for d, n in zip(off, names, strict=True)])
+        roots = row["roots"]
+        table.append([roots.get(n, d / row["errors"][n]) if good else np.nan for d, n in zip(off, names, strict=True)])
         ratio.append([row["errors"][n] / row["priors"][n] if n in row["priors"] else np.nan for n in names])
         fitted.append([row["values"][n] if good else np.nan for n in interest])
         truths.append([known[n] for n in interest])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,25 @@ from nuebar.chain.auxiliary import load_centres
 from nuebar.chain.run_file import RunFile
 from nuebar.chain.spectrum import Sample, sample_fit
 from nuebar.config import load_experiment
+from nuebar.fit.interval import ProfileInterval, profile_interval
 from nuebar.fit.profile import scan
 from nuebar.fit.result import FitResult
 from nuebar.fit.spectrum_fit import SpectrumFit, impacts
+from nuebar.fit.starts import OtherMinimum, run_from_starts
 from nuebar.io.posteriors import ResponsePosterior, load_posterior
 from nuebar.io.results import save_result
 from nuebar.parameters import OSCILLATION
+from nuebar.stats.minimise import Problem
 
-__all__ = ["run_fitting"]
+__all__ = ["SPLITTING", "run_fitting"]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 NEAR_sigma = 3.0
+SPLITTING = "dm2_31_eV2"
+"""The parameter in which a short exposure has several minima."""
+NEAR_chi2 = 4.0
+PROFILE_sigma, PROFILE_POINTS = 3.5, 57
 
 
 def run_fitting(run: RunFile, home: Path, place: Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -44,7 +52,10 @@ def run_fitting(run: RunFile, home: Path, place: Path, *, progress: Progress | N
     posterior = load_posterior(home / "tune" / "posterior.json")
     fit = sample_fit(run, load_experiment(run.experiment), sample, posterior, centres=load_centres(home))
     problem = fit.problem()
-    result = fit.run(problem=problem)
+    result, others = run_from_starts(fit, SPLITTING, problem=problem)
+    profile = _profile(fit, result, problem)
+    if profile is not None:
+        result = _with_interval(result, profile)
     contour = None
     if result.valid and run.fit.contour and set(run.fit.contour) <= set(result.parameter_order):
         tick = None if progress is None else (lambda k, n: progress("contour", k, n))
@@ -69,16 +80,37 @@ def run_fitting(run: RunFile, home: Path, place: Path, *, progress: Progress | N
             "n_dof": result.n_dof,
             "p_value": float(chi2.sf(result.chi2, result.n_dof)),
         },
+        "profile": None if profile is None else asdict(profile),
+        "other_minima": [{"parameter": SPLITTING, **asdict(o)} for o in others],
         "prior_dominated": _prior_dominated(result),
         "live_days": sample.live_days,
         "statistic": result.statistic,
-        "warnings": _warnings(fit, result, posterior),
+        "warnings": _warnings(fit, result, posterior, others),
     }
     save_result(place / "fit.json", record)
     save_result(place / "result.json", {"kind": "fit result", **result.to_dict()})
     for text in record["warnings"]:
         log.warning("%s", text)
     return {"valid": result.valid, "chi2": result.chi2, "values": {n: values[n] for n in free}}
+
+
+def _profile(fit: SpectrumFit, result: FitResult, problem: Problem) -> ProfileInterval | None:
+    """Of the splitting that may have several minima, over all of its prior."""
+    p = fit.parameters[SPLITTING]
+    if not result.valid or p.fixed or not p.sigma:
+        return None
+    low, high = (np.inf * s if b is None else b for s, b in zip((-1, 1), p.bounds, strict=True))
+    best, error = result.parameters[SPLITTING].value, result.parameters[SPLITTING].error
+    reach = max(PROFILE_sigma * p.sigma, abs(best - p.value) + PROFILE_sigma * error)
+    grid = np.linspace(max(low, p.value - reach), min(high, p.value + reach), PROFILE_POINTS)
+    return profile_interval(fit, result, SPLITTING, grid, problem=problem)
+
+
+def _with_interval(result: FitResult, found: ProfileInterval) -> FitResult:
+    """The result with the ends of the profile's interval for its parameter."""
+    p = result.parameters[found.name]
+    changed = replace(p, error_minus=found.low - p.value, error_plus=found.high - p.value)
+    return replace(result, parameters={**result.parameters, found.name: changed})
 
 
 def _prior_dominated(result: FitResult, share: float = 0.9) -> list[str]:
@@ -90,7 +122,9 @@ def _prior_dominated(result: FitResult, share: float = 0.9) -> list[str]:
     ]
 
 
-def _warnings(fit: SpectrumFit, result: FitResult, posterior: ResponsePosterior) -> list[str]:
+def _warnings(
+    fit: SpectrumFit, result: FitResult, posterior: ResponsePosterior, others: Sequence[OtherMinimum]
+) -> list[str]:
     """What somebody who reads the result must know, in sentences."""
     out = []
     if not result.valid:
@@ -108,6 +142,10 @@ def _warnings(fit: SpectrumFit, result: FitResult, posterior: ResponsePosterior)
                 f"The posterior of {name} ({mean:.5g} ± {sigma:.2g}) reaches beyond the box of the predictor "
                 f"({low:.5g} to {high:.5g}) and is cut there."
             )
+    near = [o for o in others if o.delta_chi2 < NEAR_chi2]
+    if near:
+        told = ", ".join(f"{o.value:.5g} (Δχ² = {o.delta_chi2:.2g})" for o in near)
+        out.append(f"{SPLITTING} has other minima, at {told}: its error is that of the lowest, its interval of all.")
     p_value = float(chi2.sf(result.chi2, result.n_dof))
     if p_value < 0.01:
         out.append(f"The fit describes the data badly: χ² = {result.chi2:.1f} for {result.n_dof}, p = {p_value:.2g}.")

@@ -6,15 +6,15 @@ differs from it.
 
 from __future__ import annotations
 
-import dataclasses
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from nuebar.config import STATISTICS
+from nuebar.chain.run_checks import RESPONSE, check_run_file
+from nuebar.chain.run_paths import placed_paths
 from nuebar.errors import NuebarError
-from nuebar.parameters import OSCILLATION
 from nuebar.records import from_mapping, read_toml, refuse, to_mapping, to_toml
 
 __all__ = [
@@ -38,8 +38,9 @@ __all__ = [
 
 SHIPPED = Path(__file__).parents[1] / "experiments" / "run" / "juno.toml"
 STAGES = ("simulate", "select", "tune", "predict", "fit", "report")
-RESPONSE = ("kB_g_cm2_GeV", "fC", "light_yield_per_MeV")
-FORMAT = 1
+LARGEST_BYTES = 100_000  # of a run file
+MOST_DOTS = 200  # in a line of it: memory grows as the square of the parts of a dotted key
+DEEPEST, LONGEST = 20, 64  # tables within tables, characters of a key
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,6 @@ class FitStage:
         contour_points: Points on each axis.
     """
 
-    KNOWN: ClassVar[tuple[str, ...]] = ("normal", "inverted")
-
     bins: int
     low_MeV: float
     high_MeV: float
@@ -315,15 +314,6 @@ class RunFile:
         return {k: v for k, v in out.items() if k not in ("source", "outside")}
 
 
-_LEAST = {
-    "simulate.window_s": 60, "simulate.cascades": 1000, "simulate.calibration_events": 100,
-    "simulate.calibration_cascades": 1000, "simulate.monte_carlo_ibd": 1000, "simulate.monte_carlo_backgrounds": 100,
-    "select.windows": 1, "select.offset_ms": 0, "select.muon_veto_ms": 0, "select.delayed_MeV": 0,
-    "select.explained": 0, "tune.samples": 100, "tune.replicas": 0, "tune.coverage": 0,
-    "predict.reference_pairs": 0, "fit.bins": 4, "fit.contour_points": 5, "fit.energy_scale": 0, "seed": 0,
-}  # fmt: skip
-
-
 def load_run_file(path: str | Path | None = None, changes: Mapping[str, Any] | None = None) -> RunFile:
     """Read a run file; what it leaves out is taken from the one that ships.
 
@@ -332,19 +322,62 @@ def load_run_file(path: str | Path | None = None, changes: Mapping[str, Any] | N
         changes: Dotted keys that replace what the file says, as ``--set fit.bins=40`` gives them.
 
     Raises:
-        NuebarError: A key is unknown, a value wrong, or a relative path leaves the folder of the file.
+        NuebarError: The file is none or too large, a key is unknown, a value wrong, or a relative path leaves the
+            folder of the file.
     """
-    content = read_toml(SHIPPED)
     where, folder = "the run file that ships", None
-    if path is not None:
-        own = read_toml(Path(path))
-        where, folder = str(path), Path(path).resolve().parent
-        content = _merged(content, own, where)
-    for key, value in (changes or {}).items():
-        content = _merged(content, _nested(key, value), f"--set {key}")
-    run = from_mapping(RunFile, {k: v for k, v in content.items() if k not in ("source", "outside")}, where)
-    _check(run, where)
-    return _placed(run, folder, where)
+    try:
+        content = read_toml(SHIPPED)
+        if path is not None:
+            where = str(path)
+            content = _merged(content, _read(Path(path)), where)
+            folder = Path(path).resolve().parent
+        for key, value in (changes or {}).items():
+            content = _merged(content, _nested(key, value), f"--set {key[:LONGEST]}")
+        _check_keys(content, where)
+        run: RunFile = from_mapping(RunFile, content, where)
+    except RecursionError as error:
+        raise NuebarError(
+            f"{where}: expected tables and lists of sensible depth, got them within each other"
+        ) from error
+    check_run_file(run, where)
+    return placed_paths(run, folder, where)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file, if it is one and not too large."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NuebarError(f"{path}: cannot be read ({reason}); check the path and its rights") from error
+    if not stat.S_ISREG(about.st_mode):
+        raise NuebarError(f"{path}: expected a run file, got a folder or a device; name a TOML file")
+    if about.st_size > LARGEST_BYTES:
+        raise NuebarError(f"{path}: expected a run file of at most {LARGEST_BYTES} bytes, got {about.st_size}")
+    if any(line.count(b".") > MOST_DOTS for line in path.read_bytes().splitlines()):
+        raise NuebarError(f"{path}: expected at most {MOST_DOTS} dots in a line, got more; is this a run file?")
+    return read_toml(path)
+
+
+def _check_keys(content: Mapping[str, Any], where: str) -> None:
+    """Keys that can be repeated in a message, and tables that a function can walk through."""
+    for word in ("source", "outside"):
+        if word in content:
+            refuse(where, word, "no such key", content[word], "remove it")
+    tables: list[tuple[Any, int]] = [(content, 0)]
+    while tables:
+        table, depth = tables.pop()
+        if depth > DEEPEST:
+            raise NuebarError(
+                f"{where}: expected at most {DEEPEST} tables within each other, got more; shorten the key"
+            )
+        items = table.items() if isinstance(table, Mapping) else enumerate(table)
+        for key, value in items:
+            if isinstance(key, str) and len(key) > LONGEST:
+                refuse(where, f"{key[:LONGEST]}…", f"at most {LONGEST} characters of a key", len(key), "correct it")
+            if isinstance(value, Mapping | list):
+                tables.append((value, depth + 1))
 
 
 def show_run_file(run: RunFile) -> str:
@@ -366,125 +399,3 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any], where: str, prefix:
 def _nested(key: str, value: Any) -> dict[str, Any]:
     head, _, rest = key.partition(".")
     return {head: _nested(rest, value) if rest else value}
-
-
-def _check(run: RunFile, where: str) -> None:
-    if run.format != FORMAT:
-        refuse(where, "format", f"{FORMAT}", run.format, "write the file for this version")
-    content = run.mapping()
-    for key, least in _LEAST.items():
-        value: Any = content
-        for part in key.split("."):
-            value = value[part]
-        if value < least:
-            refuse(where, key, f"{least} or more", value, "correct it")
-    if not 0 < run.simulate.days <= 36_500:
-        refuse(where, "simulate.days", "a number from 0 to 36500", run.simulate.days, "give one like 30")
-    if not 0 <= run.fit.low_MeV < run.fit.high_MeV <= 20:
-        refuse(where, "fit.low_MeV", "a range inside 0 to 20 MeV", [run.fit.low_MeV, run.fit.high_MeV])
-    for key, value, known in (
-        ("fit.ordering", run.fit.ordering, FitStage.KNOWN),
-        ("fit.statistic", run.fit.statistic, STATISTICS),
-        ("tune.method", run.tune.method, ("minuit", "nuts", "nested")),
-    ):
-        if value not in known:
-            refuse(where, key, f"one of {', '.join(known)}", value, "correct it")
-    if len(run.fit.contour) not in (0, 2):
-        refuse(where, "fit.contour", "two parameters, or none", list(run.fit.contour))
-    _check_names(run, where)
-    d = run.data
-    if d.sample is not None and d.stream is not None:
-        raise NuebarError(f"{where}: data.stream and data.sample exclude each other; a sample needs no stream")
-    if not run.simulated and not ((d.stream or d.sample) and (d.calibration or d.response)):
-        raise NuebarError(
-            f"{where}: own data need both: data.stream or data.sample, and data.calibration or data.response; "
-            "simulated and own data are not mixed"
-        )
-    if d.response is not None and d.calibration:
-        raise NuebarError(f"{where}: data.response and data.calibration exclude each other; leave one out")
-
-
-def _check_names(run: RunFile, where: str) -> None:
-    truth = run.simulate.truth
-    for key, found, known, complete in (
-        ("simulate.truth.oscillation", truth.oscillation, OSCILLATION, True),
-        ("simulate.truth.response", truth.response, RESPONSE, True),
-        ("fit.priors", run.fit.priors, OSCILLATION, False),
-    ):
-        for name in found:
-            if name not in known:
-                refuse(where, f"{key}.{name}", f"one of {', '.join(known)}", name, "correct the name")
-        if complete and set(found) != set(known):
-            refuse(where, key, f"all of {', '.join(known)}", sorted(found), "complete it")
-    for key, priors in (("simulate.truth.oscillation", truth.oscillation), ("fit.priors", run.fit.priors)):
-        for name, prior in priors.items():
-            if prior.sigma < 0 or (key == "fit.priors" and prior.sigma == 0):
-                refuse(where, f"{key}.{name}.sigma", "a width above 0", prior.sigma)
-    for name, ends in truth.response.items():
-        if not 0 <= ends.low <= ends.high:
-            refuse(
-                where,
-                f"simulate.truth.response.{name}",
-                "low not above high, neither below 0",
-                dataclasses.asdict(ends),
-            )
-
-
-# ---------------------------------------------------------------- paths
-
-
-def _placed(run: RunFile, folder: Path | None, where: str) -> RunFile:
-    """Paths made absolute: relative ones lie in the folder of the run file and may not leave it."""
-    outside: list[str] = []
-
-    def placed(key: str, text: str) -> str:
-        path = Path(text)
-        if path.is_absolute():
-            outside.append(f"{key} = {text}")
-            return str(path)
-        if folder is None:
-            return str(path.resolve())
-        whole = (folder / path).resolve()
-        if not whole.is_relative_to(folder):
-            raise NuebarError(
-                f"{where}: key {key!r}: expected a path inside the folder of the run file, got {text!r}, which leads "
-                "out of it; write it as an absolute path if that is meant"
-            )
-        return str(whole)
-
-    d = run.data
-    single = ("stream", "stream_columns", "calibration_columns", "sample", "response")
-    changes: dict[str, Any] = {n: placed(f"data.{n}", getattr(d, n)) for n in single if getattr(d, n) is not None}
-    for name in ("calibration", "monte_carlo"):
-        changes[name] = {key: placed(f"data.{name}.{key}", value) for key, value in getattr(d, name).items()}
-    data = dataclasses.replace(d, **changes)
-    select, tune, predict, experiment = run.select, run.tune, run.predict, run.experiment
-    if experiment.endswith(".toml"):
-        experiment = placed("experiment", experiment)
-    if _is_path(select.classifier):
-        select = dataclasses.replace(select, classifier=placed("select.classifier", select.classifier))
-    if select.selection.endswith(".toml"):
-        select = dataclasses.replace(select, selection=placed("select.selection", select.selection))
-    if _is_path(tune.density):
-        tune = dataclasses.replace(tune, density=placed("tune.density", tune.density))
-    full = run.full
-    if full.plan:
-        full = dataclasses.replace(full, plan=placed("full.plan", full.plan))
-    if _is_path(predict.predictor):
-        predict = dataclasses.replace(predict, predictor=placed("predict.predictor", predict.predictor))
-    return dataclasses.replace(
-        run,
-        data=data,
-        experiment=experiment,
-        select=select,
-        tune=tune,
-        predict=predict,
-        full=full,
-        source=where,
-        outside=tuple(outside),
-    )
-
-
-def _is_path(text: str) -> bool:
-    """Words of shipped models have no separator and no dot."""
-    return "/" in text or "\\" in text or "." in text

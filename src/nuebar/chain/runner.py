@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from typing import Any
 
 from nuebar.chain.folder import RunFolder, content_digest
 from nuebar.chain.run_file import STAGES, RunFile, show_run_file
+from nuebar.chain.run_paths import missing_path
+from nuebar.config import load_experiment
 from nuebar.errors import NuebarError
 from nuebar.io.event_paths import find_files
 from nuebar.io.files import atomic_write_text
 from nuebar.io.results import git_commit, save_result, versions
+from nuebar.records import read_toml, to_mapping
 from nuebar.run.lock import hold
 
 __all__ = ["ChainJob", "run_chain"]
@@ -62,15 +66,43 @@ def run_chain(job: ChainJob, out: str | Path, *, progress: Progress | None = Non
     """
     for text in job.run.outside:
         log.warning("%s: outside of the folder of the run file", text)
+    absent = missing_path(job.run)
+    if absent is not None:
+        raise NuebarError(f"{job.run.source}: key {absent[0]!r}: expected a file or folder, found no {absent[1]}")
+    wanted = {**job.run.mapping(), "content": _content(job.run)}
     folder = RunFolder.opened(out)
     with hold(folder.home):
-        folder.agree(job.run.mapping(), job.force)
+        folder.tidy()
+        folder.agree(wanted, job.force)
         atomic_write_text(folder.home / "run.toml", show_run_file(job.run))
         told = {}
         for stage in STAGES[: STAGES.index(job.until) + 1]:
             told[stage] = _stage(job, folder, stage, progress)
             _overview(job, folder)
+        folder.settle()
     return told
+
+
+def _content(run: RunFile) -> dict[str, Any]:
+    """What is in the files that a run file names: the run is another one if that changes."""
+    experiment = load_experiment(run.experiment)
+    content = {"experiment": {k: v for k, v in to_mapping(experiment).items() if k != "source"}}
+    if run.experiment.endswith(".toml"):
+        beside = Path(run.experiment).parent
+        content["tables"] = {
+            text: _user_digest(beside / text) for text in sorted(_texts(content)) if (beside / text).is_file()
+        }
+    if run.select.selection.endswith(".toml"):
+        content["selection"] = read_toml(Path(run.select.selection))
+    return content
+
+
+def _texts(value: Any) -> set[str]:
+    """Every text in a record that could be the name of a file."""
+    if isinstance(value, str):
+        return {value} if 0 < len(value) < 256 and "\0" not in value else set()
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return {text for item in items for text in _texts(item)}
 
 
 def _stage(job: ChainJob, folder: RunFolder, stage: str, progress: Progress | None) -> dict[str, Any]:
@@ -81,7 +113,7 @@ def _stage(job: ChainJob, folder: RunFolder, stage: str, progress: Progress | No
         log.info("%s: done before", stage)
         return dict(record["told"])
     log.info("%s ...", stage)
-    place, begun = folder.begin(stage), time.monotonic()
+    place, begun = folder.begin(stage, inputs), time.monotonic()
     told = _work(job, folder, stage, place, progress)
     seconds = round(time.monotonic() - begun, 2)
     folder.finish(stage, inputs, {"told": told, "seconds": seconds, "versions": versions(), "commit": git_commit()})
@@ -138,13 +170,18 @@ def _inputs(run: RunFile, folder: RunFolder, stage: str) -> dict[str, str]:
     for path in own.get(stage, ()):
         if path is not None:
             found |= {str(file): _user_digest(file) for file in _files(path)}
-    return found
+    models = {"select": run.select.classifier, "tune": run.tune.density}
+    model = models.get(stage, run.predict.predictor if stage in ("predict", "fit") else "")
+    if os.path.isabs(model):  # words are models that ship with nuebar
+        # The digest of the weights is in a description.
+        found |= {str(file): _user_digest(file) for file in sorted(Path(model).glob("*.json"))}
+    return found | ({"title": run.title} if stage == "report" else {})
 
 
 def _files(path: str) -> list[Path]:
     place = Path(path)
-    if place.is_dir() and (place / "summary.json").is_file():
-        return sorted(p for p in place.glob("*.json"))
+    if (place / "summary.json").is_file():  # a selected sample
+        return sorted(place.glob("*.json"))
     return [Path(p) for p in find_files(path)]
 
 

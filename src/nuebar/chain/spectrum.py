@@ -31,6 +31,8 @@ from nuebar.parameters import ParameterSet
 from nuebar.predict.nuisances import within_box
 from nuebar.predict.spectrum import Predictor, SpectrumModel, build_model
 
+EDM_GOAL = 1e-4  # a hundredth of σ; single precision in the surrogate leaves noise of 1e-5 in the cost
+
 __all__ = ["Sample", "sample_fit", "sample_model"]
 
 
@@ -148,6 +150,7 @@ def sample_fit(
         experiment.name,
         run.seed % 2**31,
         None if run.fit.statistic == "poisson" else variance,
+        EDM_GOAL,
     )
 
 

@@ -38,12 +38,16 @@ def recovered(home: Path) -> list[dict[str, Any]]:
             continue
         p = result.parameters[name]
         at = known.get(name)
-        sigmas = (p.value - at) / p.error if at is not None and p.error > 0 else None
+        # On the side of the truth: intervals of a profile are not symmetric.
+        width = 0.0 if at is None else p.error_plus if at > p.value else -p.error_minus
+        sigmas = (p.value - at) / width if at is not None and width > 0 else None
         rows.append(
             {
                 "name": name,
                 "value": p.value,
                 "error": p.error,
+                "error_minus": p.error_minus,
+                "error_plus": p.error_plus,
                 "truth": at,
                 "sigmas": sigmas,
                 "prior_dominated": name in fit["prior_dominated"],

@@ -54,7 +54,7 @@ class Truth:
         record: dict[str, Any] = load_result(path)
         try:
             tables = [{str(k): float(v) for k, v in record[name].items()} for name in ("oscillation", "response")]
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
+        except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
             raise NuebarError(f"{path}: expected oscillation and response by name; the file is damaged") from error
         return cls(*tables)
 

@@ -62,6 +62,7 @@ class SpectrumFit:
             those at the nominal parameters. The statistic "barlow-beeston" has one unknown expectation per bin and no
             likelihood of several together: it takes the diagonal and drops the correlations between bins, so an error
             that they share is counted as if it averaged out.
+        edm_goal: Largest estimated distance to the minimum that counts as converged, in units of χ².
     """
 
     model: SpectrumModel
@@ -71,6 +72,7 @@ class SpectrumFit:
     experiment: str = ""
     seed: int = 0
     mc_covariance: np.ndarray | None = None
+    edm_goal: float = EDM_GOAL
 
     def __post_init__(self) -> None:
         """Refuse data that do not fit the model."""
@@ -185,7 +187,7 @@ class SpectrumFit:
             fixed=[n for n in p if p[n].fixed],
             errors="minos" if minos else "hesse",
             minos=minos,
-            tol=EDM_GOAL,
+            tol=self.edm_goal,
         )
 
     def run(
@@ -228,7 +230,7 @@ class SpectrumFit:
             n_calls=found.n_calls,
             n_gradients=found.n_grad_calls,
             edm=float(found.edm),
-            edm_goal=EDM_GOAL,
+            edm_goal=self.edm_goal,
             at_limit=tuple(found.at_limit),
             valid=found.valid,
             reason=found.reason,

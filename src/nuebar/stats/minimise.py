@@ -5,7 +5,7 @@
 1. a Levenberg-Marquardt descent (`nuebar.stats.gauss_newton`) on the residuals with their exact Jacobian goes
    to the minimum inside the limits;
 2. Migrad (iminuit) starts there with the gradient and the Gauss-Newton curvature and confirms it, or finishes
-   what was left; where it gains nothing, the distance from the exact gradient and Hessian decides;
+   what was left; the distance from the exact gradient and Hessian at its end decides;
 3. the covariance is 2 H⁻¹ with the full Hessian H of the cost in units of χ²;
 4. Minos, where asked, gives asymmetric errors.
 
@@ -207,10 +207,7 @@ def minimise(
     counted = _Counted(problem, setup, descent)
     minuit = _certify(counted, np.asarray(descent.values), max_calls, tol)
     values = counted.physical(np.array(minuit.values)) if minuit else np.asarray(descent.values)
-    # Rounding in a cost (a predictor in single precision) stops Migrad's line searches and spoils its covariance. It
-    # then ends where it began, and the exact gradient and Hessian there judge alone.
-    stalled = minuit is not None and bool(problem.value(np.asarray(descent.values)) - minuit.fval <= tol)
-    report = _judge(counted, values, minuit, max_calls, tol, stalled=stalled)
+    report = _judge(counted, values, minuit, max_calls, tol)
     intervals, lower_found = _minos(counted, minuit, max_calls, valid=not report.faults)
     faults = report.faults + (["Minos found a lower minimum: start again from another point"] if lower_found else [])
     if faults and counted.n_not_finite:
@@ -320,9 +317,7 @@ class _Report(NamedTuple):
     faults: list[str]
 
 
-def _judge(
-    counted: _Counted, values: np.ndarray, minuit: Minuit | None, max_calls: int, tol: float, *, stalled: bool
-) -> _Report:
+def _judge(counted: _Counted, values: np.ndarray, minuit: Minuit | None, max_calls: int, tol: float) -> _Report:
     """Covariance, distance to the minimum and everything that is wrong at the end point."""
     setup, scales = counted.setup, counted.scales
     scaled = values / scales
@@ -334,7 +329,10 @@ def _judge(
     inside = setup.free & (sides == "")
     inverse, _ = _inverse_hessian(hessian[np.ix_(inside, inside)])
     edm = 0.5 * float(gradient[inside] @ inverse @ gradient[inside])
-    if math.isnan(edm):
+    # The exact gradient and Hessian decide. Migrad's own word counts where they have none: rounding in a cost (a
+    # predictor in single precision) stops its line searches and spoils its estimate of the distance.
+    doubtful = math.isnan(edm)
+    if doubtful:
         edm = float(minuit.fmin.edm) if minuit and minuit.fmin else 0.0
 
     faults = [
@@ -344,7 +342,7 @@ def _judge(
     ]
     if minuit and minuit.fmin and minuit.fmin.has_reached_call_limit:
         faults.append(f"the limit of {max_calls} calls was reached before convergence: raise max_calls")
-    if not edm <= tol or (minuit and not minuit.valid and not stalled):
+    if not edm <= tol or (doubtful and minuit and not minuit.valid):
         faults.append(f"not converged: estimated distance to the minimum {edm:.2g}, wanted {tol:.2g}")
     if len(weak):
         culprits = ", ".join(np.array(setup.names, object)[setup.free][weak])
