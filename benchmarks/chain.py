@@ -34,8 +34,12 @@ from nuebar.fit.result import FitResult
 from nuebar.io.posteriors import load_posterior
 from nuebar.io.results import load_result, save_result
 from nuebar.jobs.record import write_claim
+from nuebar.report import run_figures
+from nuebar.report.plots import save
+from nuebar.report.run_figures import Recovered
 
 ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "docs" / "figures"
 COMMAND = "make chain"
 STUDIES = ("run", "ensemble", "full")
 FIRST_FULL = 5001  # seeds of whole runs; the default run has 1
@@ -71,7 +75,30 @@ def run_study(options):
         "goodness": fit["goodness"],
         "candidates": load_result(home / "select" / "summary.json")["candidates"],
     }
+    draw(home, page)
     return numbers, wall
+
+
+def draw(home, page):
+    """Pictures of the README: what was recovered, and the explorer of the page where there is a browser."""
+    rows = [
+        Recovered(r["name"], "spectrum fit", r["sigmas"], r["prior_dominated"])
+        for r in recovered(home)
+        if r["sigmas"] is not None
+    ]
+    save(run_figures.recovered(rows), FIGURES / "chain-recovered.png")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print("no chromium: the picture of the explorer stays as it is")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1200, "height": 1000})
+        tab.goto(page.resolve().as_uri())
+        tab.locator("#explorer").screenshot(path=FIGURES / "chain-explorer.png", timeout=120_000)
+        browser.close()
 
 
 def told(verdict):

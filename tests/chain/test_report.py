@@ -34,7 +34,7 @@ TRUTH = {
     "response": {"kB_g_cm2_GeV": 15.0, "fC": 0.5, "light_yield_per_MeV": 10000.0},
 }
 VERSIONS = {"nuebar": "0.1", "python": "3.11", "numpy": "2.4", "jax": "0.10"}
-ATTACK = '$\\frac{1$ </script><script>alert(1)</script>"><img src=x onerror=alert(2)> & \u202e'
+ATTACK = '$\\frac{1$ 中 </script><script>alert(1)</script>"><img src=x onerror=alert(2)> & \u202e'
 
 
 RUN_FILE = 'format = 1\ntitle = "JUNO"\n[report]\nexplorer = false\n'
@@ -236,7 +236,7 @@ def sketched(monkeypatch):
 
     drawn = Drawn(b'<svg xmlns="http://www.w3.org/2000/svg"/>', "svg", 5.2, 4.0)
     monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda *_: None)
-    monkeypatch.setattr(run_figures, "drawn", lambda _: drawn)
+    monkeypatch.setattr(run_figures, "drawn", lambda draw: (draw(), drawn)[1])
 
 
 def changed(path, **changes):
@@ -543,7 +543,7 @@ def test_a_damaged_file_takes_nothing_else_with_it(tmp_path, monkeypatch, name, 
         assert [n.level for n in notices if f"{name} cannot be read" in n.text] == ["bad"]
 
 
-@pytest.mark.parametrize("value", [None, "text", [-1], {"a": {}}], ids=repr)
+@pytest.mark.parametrize("value", [None, {"a": [-1]}], ids=repr)
 def test_values_of_another_kind_take_no_page_with_them(tmp_path, monkeypatch, value):
     monkeypatch.setattr("nuebar.chain.report._Builder.picture", lambda *_, **__: [])
     whole = write_whole(tmp_path / "run")

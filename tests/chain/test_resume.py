@@ -70,7 +70,7 @@ def finished(reference, tmp_path):
 
 # ---------------------------------------------------------------- ended from inside, where the disk is changed
 
-STEPS = [("kill", "13"), ("full", "17"), ("kill", "19", "select"), ("full", "23", "simulate")]
+STEPS = [("kill", "29"), ("full", "31"), ("kill", "37", "select"), ("full", "41", "simulate")]
 EVERY = [(how, "1", *forced) for how, _, *forced in STEPS]
 
 
@@ -81,7 +81,7 @@ def test_it_goes_on_from_every_point_at_which_it_ended(how, tmp_path):
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True, timeout=600)
     found = json.loads(done.stdout)
     assert found["wrong"] == []
-    assert found["points"] > 100
+    assert found["points"] > 150
 
 
 # ---------------------------------------------------------------- ended from outside
@@ -303,7 +303,9 @@ cp -r "$1/run" "$5"
 """
 
 
-@pytest.mark.parametrize("size", ["100k", "220k", pytest.param("60k", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", ["220k", *(pytest.param(f"{n}k", marks=pytest.mark.slow) for n in (60, 100, 140, 180))]
+)
 @pytest.mark.usefixtures("mounts")
 def test_a_full_disk_is_told_and_mended_by_room(size, whole, tmp_path):
     (tmp_path / "disk").mkdir()
@@ -359,14 +361,15 @@ def real(out, *words):
 @pytest.mark.slow
 def test_the_real_chain_killed_many_times_ends_with_the_same_bits(tmp_path):
     first, second, chance = tmp_path / "a" / "run", tmp_path / "b" / "run", random.Random(7)
-    done = subprocess.run(real(first), env=environment(), capture_output=True, text=True, check=False)
+    alone = environment(PATH="/nonexistent")  # without git: commits are versions, and somebody may be at work
+    done = subprocess.run(real(first), env=alone, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 3), done.stderr
     code, kills = None, 0
     while code is None:
-        process = subprocess.Popen(real(second), env=environment(), start_new_session=True, stderr=-3, stdout=-3)
+        process = subprocess.Popen(real(second), env=alone, start_new_session=True, stderr=-3, stdout=-3)
         try:
             # Longer each time, so that it gets anywhere.
-            code = process.wait(3.0 + 1.5 * kills + chance.uniform(0.0, 4.0) if kills < 8 else None)
+            code = process.wait(3.0 + 1.5 * kills + chance.uniform(0.0, 4.0) if kills < 6 else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

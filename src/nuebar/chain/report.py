@@ -104,7 +104,7 @@ class _Builder:
     def picture(self, name: str, draw: Callable[[], Any], alt: str, caption: str, *, wide: bool = False) -> list[Block]:
         """A figure, or nothing and a notice: one that fails must not take the page with it."""
         try:
-            found = run_figures.drawn(draw())
+            found = run_figures.drawn(draw)
         except Exception as error:
             log.debug("%s", name, exc_info=True)
             stage = name.partition("-")[0]
@@ -889,7 +889,6 @@ def _live(run: RunRecord) -> Explorer | None:
             title=clean(run.run.get("title") or "This run", 200),
             edges_MeV=sample.edges_MeV,
             extra_variance=fit.mc_covariance,
-            backgrounds={n: np.maximum(c, 0.0) for n, c in basis.backgrounds().items()},
             priors={n: p.prior for n, p in run.result.parameters.items() if p.prior is not None and not p.fixed},
             errors=errors,
             statistic=fit.statistic,

@@ -83,6 +83,8 @@ def placed_paths(run: RunFile, folder: Path | None, where: str) -> RunFile:
 def missing_path(run: RunFile) -> tuple[str, str] | None:
     """Key and path of the first thing that a run file names and that is not there; ``None`` if all is."""
     for key, text in _paths(run, run.source):
+        if key in WORDS and not any(os.path.isfile(os.path.join(text, name)) for name in ("model.json", "grid.json")):
+            return key, os.path.join(text, "model.json")
         if not os.path.exists(text) and not (glob.has_magic(text) and any(glob.iglob(text, recursive=True))):
             return key, text
     return None

@@ -328,7 +328,7 @@ def _environment() -> Any:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise NuebarError(
-            "the page needs jinja2, which is not installed; install it with: pip install 'nuebar[run]'"
+            "the page needs jinja2, which is not installed; install it with: pip install 'nuebar[page]'"
         ) from error
     return Environment(
         loader=PackageLoader("nuebar.report", "templates"),

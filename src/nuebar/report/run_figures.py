@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -111,30 +111,32 @@ class Drawn:
     height_in: float
 
 
-def drawn(figure: Figure) -> Drawn:
+def drawn(draw: Callable[[], Figure]) -> Drawn:
     """A figure for a page: lines and letters as such, or 200 dots an inch if those would be too many.
 
     Args:
-        figure: Of one of the functions here, or of those of :mod:`nuebar.report.plots`.
+        draw: Makes a figure, with a function from here or from :mod:`nuebar.report.plots`.
     """
-    width, height = (float(x) for x in figure.get_size_inches())
-    many = len(figure.axes) > _MOST_AXES
     with warnings.catch_warnings():
         # A name may hold letters that the font lacks: boxes are drawn for them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        data, form = b"" if many else plots.to_bytes(figure, ".svg"), "svg"
-        if many or len(data) > _LARGEST_SVG:
+        figure = draw()
+        data, form = b"", "svg"
+        if len(figure.axes) <= _MOST_AXES:
+            data = plots.to_bytes(figure, ".svg")
+        if not 0 < len(data) <= _LARGEST_SVG:
             buffer = io.BytesIO()
             with _style():
                 figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-            if many or len(buffer.getvalue()) < len(data):
+            if not 0 < len(data) <= len(buffer.getvalue()):
                 data, form = buffer.getvalue(), "png"
+    width, height = (float(x) for x in figure.get_size_inches())
     return Drawn(data, form, width, height)
 
 
 def plain(name: object) -> str:
     """A name from data for a figure: short, without controls, and no ``$`` that would begin mathematics."""
-    return clean(name, _LONGEST_NAME).replace("\n", " ").replace("\\", "＼").replace("$", r"\$")
+    return clean(name, _LONGEST_NAME).replace("\n", " ").replace("$", r"\$")
 
 
 def _words(names: Iterable[str]) -> dict[str, str]:
@@ -831,6 +833,7 @@ def profile(
     if truth is not None:
         handles.append(ax.axvline(truth / factor, color=RED, linewidth=1.4, linestyle=DASHES[1], label="Truth"))
     plots.profile(grid, delta_chi2, label=word, ax=ax)
+    ax.locator_params(axis="x", nbins=6)
     if handles:
         ax.legend(handles=handles, loc="upper center", ncols=2)
         low_y, high_y = ax.get_ylim()
