@@ -91,7 +91,9 @@ def ensemble(n):
 
 
 def full(n):
-    return [verdict(n, FULL), pulls(n)]
+    v = n["machine_versions"]
+    made = f"The runs themselves were made with python {v['python']}, jax {v['jax']}, numpy {v['numpy']}, side by side."
+    return [verdict(n, FULL), made, pulls(n)]
 
 
 SECTIONS = {"chain-run": run, "chain-ensemble": ensemble, "chain-full": full}

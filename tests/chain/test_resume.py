@@ -35,6 +35,15 @@ def toy(out, *words, check=0, **changes):
     return done
 
 
+def wait_for(path, process):
+    """Until the process has written a file."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, "it ended before"
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.01)
+
+
 def tree(home):
     """Digest of every file, clocks left out; what killed writers left would be among them."""
     files = [p for p in sorted(Path(home).rglob("*")) if p.is_file() and p.name not in BOOKS]
@@ -92,11 +101,9 @@ def test_killed_at_random_times_it_ends_with_the_same_bits(whole, jobs, tmp_path
     out, chance = tmp_path / "run", random.Random(jobs)
     words = [sys.executable, str(TOY), "run", "--out", str(out), "--set", *NUMBERS, "--jobs", str(jobs)]
     for _ in range(3):
-        begun = time.monotonic()
         process = subprocess.Popen(words, env=environment(TOY_PAUSE=0.05), start_new_session=True, stderr=-3, stdout=-3)
-        while not (out / "asked.json").exists() and process.poll() is None and time.monotonic() - begun < 60:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 0.7))
+        wait_for(out / "asked.json", process)
+        time.sleep(chance.uniform(0.2, 1.2))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     toy(out, "--jobs", str(jobs))
@@ -107,8 +114,7 @@ def test_control_c_ends_with_130_and_goes_on(whole, tmp_path):
     out = tmp_path / "run"
     words = [sys.executable, str(TOY), "run", "--out", str(out), "--set", *NUMBERS]
     process = subprocess.Popen(words, env=environment(TOY_PAUSE=0.2), text=True, stderr=-1, stdout=-3)
-    while not (out / "simulate" / "truth.json").exists():
-        time.sleep(0.01)
+    wait_for(out / "simulate" / "truth.json", process)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -121,8 +127,7 @@ def test_two_runs_do_not_share_a_folder(whole, tmp_path):
     out = tmp_path / "run"
     words = [sys.executable, str(TOY), "run", "--out", str(out), "--set", *NUMBERS]
     first = subprocess.Popen(words, env=environment(TOY_PAUSE=0.05), stderr=-3, stdout=-3)
-    while not (out / "simulate" / "truth.json").exists():
-        time.sleep(0.01)
+    wait_for(out / "simulate" / "truth.json", first)
     half = out / f".{'0' * 16}.part.json"
     half.write_text("a file that the first run is about to write")
     told = sentence(toy(out, check=2))
