@@ -30,6 +30,7 @@ app = App(
     help="Reactor antineutrinos in liquid scintillator: from raw events to oscillation parameters.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 fit, predict, simulate, events, config = (
     App(name="fit", help="Fit measured or expected spectra."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,7 @@ def run(
     show
         Print the run file with all defaults, and stop.
     """
-    from nuebar.chain.run_file import load_run_file, show_run_file
+    from nuebar.chain.run_file import SHIPPED, load_run_file, show_run_file
     from nuebar.chain.runner import ChainJob, run_chain
     from nuebar.commands import progress_line, say
 
@@ -63,18 +64,18 @@ def run(
         settings["seed"] = seed
     wanted = load_run_file(file, settings)
     if show:
-        say(show_run_file(wanted).rstrip())
+        say((SHIPPED.read_text(encoding="utf-8") if file is None and not settings else show_run_file(wanted)).rstrip())
         return 0
     progress = progress_line()
     workers = jobs or _cores()
-    if full:
-        from nuebar.chain.retrain import retrained
-
-        wanted = retrained(wanted, out / "train", jobs=workers, progress=progress)
     words = ["nuebar run", *([file.name] if file else []), *(f"--set {c}" for c in changes or ())]
     words += [f"--seed {seed}"] if seed is not None else []
     words += ["--full"] if full else []
     job = ChainJob(wanted, tuple(force_stage or ()), until, workers, " ".join([*words, f"--out {out.name}"]))
+    if full:
+        from nuebar.chain.retrain import retrained
+
+        job = replace(job, run=retrained(wanted, out / "train", jobs=workers, progress=progress))
     told = run_chain(job, out, progress=progress)
     fitted = told.get("fit")
     if fitted is not None:
@@ -132,6 +133,8 @@ def _settings(words: list[str] | None) -> dict[str, Any]:
             out[key] = tomllib.loads(f"x = {text}")["x"]
         except tomllib.TOMLDecodeError:
             out[key] = text
+        except (ValueError, RecursionError):
+            raise NuebarError(f"--set {key}: expected a value that TOML knows, got {text[:40]!r} and so on") from None
     return out
 
 

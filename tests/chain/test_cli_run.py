@@ -98,7 +98,6 @@ def test_what_is_wrong_is_told_before_anything_is_made(words, told, typed, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="commands_run._settings knows one error of TOML only")
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 5000], ids=["digits", "brackets"])
 def test_values_that_no_reader_can_read_are_told(text, typed, tmp_path):
     code, _, line = typed("run", "--out", tmp_path / "run", "--set", f"seed={text}")

@@ -254,7 +254,7 @@ def changed(path, **changes):
 # ---------------------------------------------------------------- the whole
 
 
-SECTIONS = ["result", "diagnostics", "select", "tune", "predict", "fit", "provenance"]
+SECTIONS = ["diagnostics", "result", "select", "tune", "predict", "fit", "provenance"]
 PICTURES = [
     "result-recovered", "select-prompt", "select-efficiency", "select-roc", "select-boundary", "select-importance",
     "select-shap", "tune-spectra", "tune-corner", "tune-coverage", "predict-spectrum", "predict-residuals",
@@ -268,7 +268,7 @@ def test_a_whole_run_has_every_section_and_picture_in_order(page):
     assert re.findall(r'<figure id="([a-z-]+)"', text) == PICTURES
     assert {n["level"] for n in record["notices"]} == {"ok"}
     assert len(text.encode()) < 3_000_000
-    for word in ("0.317 ± 0.012", "+0.58 σ", "○ the prior decides", "nuebar run", "1c27742b", "62.5", "p = 0.17"):
+    for word in ("0.317 ± 0.012", "+0.58 σ", "add next to nothing (○)", "nuebar run", "1c27742b", "62.5", "p = 0.17"):
         assert word in text.replace("\u00a0", " "), word
 
 

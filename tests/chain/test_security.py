@@ -295,7 +295,6 @@ def test_whatever_a_description_says_is_a_sentence_or_a_model(model, step):
             pytest.fail(f"{path} = {str(new)[:60]}: {type(error).__name__}: {str(error)[:200]}")
 
 
-@pytest.mark.xfail(raises=TypeError, strict=True, reason="the stores look a word up before they know that it is one")
 @pytest.mark.parametrize(
     ("model", "key"), [("select", "classifier"), ("spline", "density"), ("surrogate", "kind")], indirect=["model"]
 )

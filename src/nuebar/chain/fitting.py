@@ -14,7 +14,7 @@ from scipy.stats import chi2
 from nuebar.chain.auxiliary import load_centres
 from nuebar.chain.run_file import RunFile
 from nuebar.chain.spectrum import Sample, sample_fit
-from nuebar.config import load_experiment
+from nuebar.config import Experiment, load_experiment
 from nuebar.fit.interval import ProfileInterval, profile_interval
 from nuebar.fit.profile import scan
 from nuebar.fit.result import FitResult
@@ -33,6 +33,7 @@ NEAR_sigma = 3.0
 SPLITTING = "dm2_31_eV2"
 """The parameter in which a short exposure has several minima."""
 NEAR_chi2 = 4.0
+MODELS_OF = "juno"
 PROFILE_sigma, PROFILE_POINTS = 3.5, 57
 
 
@@ -50,7 +51,8 @@ def run_fitting(run: RunFile, home: Path, place: Path, *, progress: Progress | N
     """
     sample = Sample.load(home / "select")
     posterior = load_posterior(home / "tune" / "posterior.json")
-    fit = sample_fit(run, load_experiment(run.experiment), sample, posterior, centres=load_centres(home))
+    experiment = load_experiment(run.experiment)
+    fit = sample_fit(run, experiment, sample, posterior, centres=load_centres(home))
     problem = fit.problem()
     result, others = run_from_starts(fit, SPLITTING, problem=problem)
     profile = _profile(fit, result, problem)
@@ -85,7 +87,7 @@ def run_fitting(run: RunFile, home: Path, place: Path, *, progress: Progress | N
         "prior_dominated": _prior_dominated(result),
         "live_days": sample.live_days,
         "statistic": result.statistic,
-        "warnings": _warnings(fit, result, posterior, others),
+        "warnings": [*_foreign(run, experiment), *_warnings(fit, result, posterior, others)],
     }
     save_result(place / "fit.json", record)
     save_result(place / "result.json", {"kind": "fit result", **result.to_dict()})
@@ -111,6 +113,28 @@ def _with_interval(result: FitResult, found: ProfileInterval) -> FitResult:
     p = result.parameters[found.name]
     changed = replace(p, error_minus=found.low - p.value, error_plus=found.high - p.value)
     return replace(result, parameters={**result.parameters, found.name: changed})
+
+
+def _foreign(run: RunFile, experiment: Experiment) -> list[str]:
+    """Models that ship with nuebar are of JUNO; somebody else's detector has other light and other singles."""
+    if experiment.detector == load_experiment(MODELS_OF).detector:
+        return []
+    own = run.data.sample is not None, run.data.response is not None
+    words = {
+        "select.classifier": "" if own[0] else run.select.classifier,
+        "tune.density": "" if own[1] else run.tune.density,
+        "predict.predictor": run.predict.predictor,
+    }
+    shipped = [
+        f"{key} = {word}" for key, word in words.items() if word and word != "cuts" and not Path(word).is_absolute()
+    ]
+    if not shipped:
+        return []
+    return [
+        f"The models that ship with nuebar were made for {MODELS_OF}, but the detector of {experiment.name!r} "
+        f"has other numbers: "
+        f"{', '.join(shipped)}. Train your own (nuebar run --full, or docs/chain.md) unless the detectors are alike."
+    ]
 
 
 def _prior_dominated(result: FitResult, share: float = 0.9) -> list[str]:

@@ -117,7 +117,8 @@ class RunFolder:
         asked = self._asked(anything=first == 0)
         if asked is not None:
             changed = {s: differences(_part(asked["run"], s), _part(wanted, s)) for s in STAGES}
-            refused = {s: c for s, c in changed.items() if c and STAGES.index(s) < first}
+            begun = {s for s in STAGES if self.place(s).is_dir() and any(self.place(s).iterdir())}
+            refused = {s: c for s, c in changed.items() if c and STAGES.index(s) < first and s in begun}
             if refused:
                 told = sentence(list(dict.fromkeys(line for lines in refused.values() for line in lines)))
                 raise NuebarError(

@@ -148,7 +148,7 @@ def run_page(run: RunRecord) -> tuple[Page, list[Notice]]:
         sections.append(Section("explorer", "Explorer: move the parameters", [Live(explorer)], short="Explorer"))
     sections.append(build.section("provenance", "Where this comes from", [_provenance, _stage_table, _texts]))
     notices = notices_of(run) + build.notices
-    sections.insert(1, _diagnostics(notices))
+    sections.insert(0, _diagnostics(notices))  # before any number
     title = clean(run.run.get("title") or "A run of nuebar", 200)
     return Page(title, _lead(run), sections, _footer(run)), notices
 
@@ -239,7 +239,7 @@ def _headline_table(run: RunRecord, build: _Builder) -> list[Block]:
                 marked.add(k)
         if prior:
             line += [_prior(row), "–" if row.share is None else f"{row.share:.2f}"]
-        remark = "fixed" if row.fixed else "○ the prior decides" if row.prior_dominated else ""
+        remark = "fixed" if row.fixed else "○" if row.prior_dominated else ""
         cells.append([*line, remark])
         group = _GROUPS[(row.where, row.name in RESPONSE)]
         if group not in groups.values():
@@ -261,7 +261,8 @@ def _headline_table(run: RunRecord, build: _Builder) -> list[Block]:
                 [run_figures.Recovered(r.name, r.where, float(r.sigmas or 0.0), r.prior_dominated) for r in known]
             ),
             "Distance of every recovered parameter from the truth in units of its error",
-            "All points should scatter around 0, two in three inside the blue band. Open circles: the prior decides.",
+            "All points should scatter around 0, two in three inside the blue band. Open circles: the error is that of "
+            "the prior, which for the response is the calibration.",
         )
     return out
 

@@ -15,9 +15,14 @@ from typing import Any
 from nuebar.chain.run_file import RunFile
 from nuebar.chain.truth import part_seed
 from nuebar.config import Experiment, load_experiment
+from nuebar.errors import NuebarError
+from nuebar.io.files import output_folder
+from nuebar.io.results import load_result, save_result
 from nuebar.jobs.calibration import CalibrationJob, run_calibration
 from nuebar.jobs.ibd import IbdJob, run_ibd
 from nuebar.jobs.singles import SinglesJob, run_singles
+from nuebar.run.chunk import plain
+from nuebar.run.manifest import differences, sentence
 from nuebar.select.config import load_selection
 
 __all__ = ["retrained"]
@@ -42,6 +47,7 @@ def retrained(run: RunFile, folder: Path, *, jobs: int = 1, progress: Progress |
     experiment = load_experiment(run.experiment)
     options: dict[str, Any] = {"jobs": jobs, "progress": progress}
     models = {}
+    _same_sizes(run, folder)
     for name, train in (("select", _selection), ("tune", _density), ("surrogate", _surrogate)):
         models[name] = folder / name
         if (models[name] / MODEL).is_file():
@@ -56,6 +62,20 @@ def retrained(run: RunFile, folder: Path, *, jobs: int = 1, progress: Progress |
         tune=dataclasses.replace(run.tune, density=paths["tune"]),
         predict=dataclasses.replace(run.predict, predictor=paths["surrogate"]),
     )
+
+
+def _same_sizes(run: RunFile, folder: Path) -> None:
+    """Refuse a folder whose models were trained for other numbers."""
+    path = output_folder(folder) / "full.json"
+    wanted = plain({"full": run.mapping()["full"], "seed": run.seed, "experiment": run.experiment}, "run file")
+    if path.exists():
+        changed = differences(load_result(path)["asked"], wanted)
+        if changed:
+            raise NuebarError(
+                f"{folder}: expected the trainings that it was begun with, got others ({sentence(changed)}); restore "
+                "them or choose another folder"
+            )
+    save_result(path, {"kind": "trainings", "asked": wanted})
 
 
 def _selection(run: RunFile, experiment: Experiment, folder: Path, out: Path, options: dict[str, Any]) -> None:

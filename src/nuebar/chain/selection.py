@@ -13,14 +13,15 @@ from nuebar.chain.run_file import RunFile
 from nuebar.config import Experiment, load_experiment
 from nuebar.errors import NuebarError
 from nuebar.io.event_paths import find_files
-from nuebar.io.results import load_result, save_result
+from nuebar.io.histograms import Histogram
+from nuebar.io.results import save_result
 from nuebar.jobs.ibd import oscillation_of
 from nuebar.jobs.select_apply import SelectApplyJob, chosen_threshold, run_apply
 from nuebar.jobs.select_diagnostics import selection_diagnostics
 from nuebar.jobs.select_efficiency import save_efficiency, selection_efficiency
 from nuebar.select.config import SelectionConfig, load_selection
 
-__all__ = ["SAMPLE", "apply_job", "monte_carlo_files", "run_selection", "sample_efficiency"]
+__all__ = ["SAMPLE", "apply_job", "fiducial_radius_m", "monte_carlo_files", "run_selection", "sample_efficiency"]
 
 Progress = Callable[[str, int, int], None]
 SAMPLE = ("prompt.json", "accidentals.json", "summary.json", "efficiency.json")
@@ -31,7 +32,6 @@ _OFF_TIME_PAIRS = 50_000
 def apply_job(run: RunFile, stream: str) -> SelectApplyJob:
     """What ``nuebar select apply`` is asked for."""
     s, f = run.select, run.fit
-    config = load_selection(s.selection)
     return SelectApplyJob(
         stream=stream,
         classifier=s.classifier,
@@ -42,7 +42,7 @@ def apply_job(run: RunFile, stream: str) -> SelectApplyJob:
         muon_MeV=s.muon_MeV,
         muon_veto_ms=s.muon_veto_ms,
         max_dr_m=s.max_dr_m,
-        fiducial_m=config.detector.fiducial_radius_m if s.fiducial else None,
+        fiducial_m=fiducial_radius_m(run) if s.fiducial else None,
         delayed_MeV=s.delayed_MeV,
         offset_ms=s.offset_ms,
         windows=s.windows,
@@ -53,6 +53,14 @@ def apply_job(run: RunFile, stream: str) -> SelectApplyJob:
         off_time_sample=_OFF_TIME_PAIRS,
         command="nuebar run",
     )
+
+
+def fiducial_radius_m(run: RunFile) -> float:
+    """Of the experiment's detector, or of the selection where the experiment has none."""
+    detector = load_experiment(run.experiment).detector
+    if detector is not None:
+        return detector.fiducial_radius_m
+    return load_selection(run.select.selection).detector.fiducial_radius_m
 
 
 def monte_carlo_files(run: RunFile, home: Path) -> dict[str, list[Path]]:
@@ -109,7 +117,7 @@ def run_selection(run: RunFile, home: Path, place: Path, *, progress: Progress |
         The main numbers, for the record.
     """
     if run.data.sample is not None:
-        return _taken(Path(run.data.sample), place)
+        return _taken(run, Path(run.data.sample), place)
     config, experiment = load_selection(run.select.selection), load_experiment(run.experiment)
     stream = run.data.stream or str(home / "simulate" / "stream")
     summary = run_apply(apply_job(run, stream), place, progress=progress)
@@ -139,13 +147,20 @@ def run_selection(run: RunFile, home: Path, place: Path, *, progress: Progress |
     return {k: summary[k] for k in ("candidates", "accidentals", "live_days")}
 
 
-def _taken(sample: Path, place: Path) -> dict[str, Any]:
+def _taken(run: RunFile, sample: Path, place: Path) -> dict[str, Any]:
     """A sample that the user selected, copied so that later stages read the run's own folder only."""
     for name in SAMPLE:
         if not (sample / name).is_file():
             raise NuebarError(
                 f"{sample}: expected a selected sample with {', '.join(SAMPLE)}, found no {name}; see docs/chain.md"
             )
-        load_result(sample / name) if name == "summary.json" else None
+    found, f = Histogram.load(sample / "prompt.json").edges, run.fit
+    if found.size != f.bins + 1 or abs(found[0] - f.low_MeV) > 1e-6 or abs(found[-1] - f.high_MeV) > 1e-6:
+        raise NuebarError(
+            f"{sample / 'prompt.json'}: expected the bins of the run file, {f.bins} from {f.low_MeV:g} to "
+            f"{f.high_MeV:g} MeV, got {found.size - 1} from {found[0]:g} to {found[-1]:g}; change fit.bins, "
+            "fit.low_MeV and fit.high_MeV"
+        )
+    for name in SAMPLE:
         shutil.copyfile(sample / name, place / name)
     return {"sample": sample.name}

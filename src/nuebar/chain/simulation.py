@@ -15,6 +15,7 @@ import numpy as np
 
 from nuebar.chain.experiment import fit_experiment, prior_widths
 from nuebar.chain.run_file import RunFile
+from nuebar.chain.selection import fiducial_radius_m
 from nuebar.chain.truth import Truth, auxiliary_centres, draw_truth, part_seed
 from nuebar.config import Experiment, load_experiment, override
 from nuebar.errors import NuebarError
@@ -88,7 +89,7 @@ def run_simulation(run: RunFile, place: Path, *, jobs: int = 1, progress: Progre
         save_result(place / "auxiliary.json", {"kind": "auxiliary measurements", "simulated": True, "centres": centres})
         selection = load_selection(run.select.selection)
         skim = Skim(
-            fiducial_m=selection.detector.fiducial_radius_m if run.select.fiducial else selection.detector.radius_m + 1,
+            fiducial_m=fiducial_radius_m(run) if run.select.fiducial else experiment.detector.radius_m + 1,
             prompt_MeV=selection.pairs.threshold_MeV,
             delayed_MeV=max(run.select.delayed_MeV, selection.pairs.threshold_MeV),
         )
@@ -114,7 +115,7 @@ def run_simulation(run: RunFile, place: Path, *, jobs: int = 1, progress: Progre
             seed=part_seed(run.seed, "calibration"),
         )
         point = run_calibration(calibration, place, **options)
-        told["calibration"] = [path.stem for path in write_point(point, place / "calibration")]
+        told["calibration"] = [path.stem for path in write_point(point, place / "calibration", truth=False)]
     if not data.monte_carlo and data.sample is None:
         numbers = {"ibd": s.monte_carlo_ibd}
         numbers |= {pairs.name: s.monte_carlo_backgrounds for pairs in experiment.detector.pairs}

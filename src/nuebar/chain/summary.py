@@ -63,7 +63,8 @@ def run_summary(home: Path) -> str:
     for row in recovered(home):
         at = "" if row["truth"] is None else f"{row['truth']:12.6g}"
         away = "" if row["sigmas"] is None else f"{row['sigmas']:+.2f} σ"
-        note = "  the prior's error" if row["prior_dominated"] else ""
+        known = "from the calibration" if row["name"] in RESPONSE else "as its prior"
+        note = f"  {known}" if row["prior_dominated"] else ""
         lines.append(f"{row['name']:20s} {row['value']:12.6g} {row['error']:10.2g} {at:>12s} {away:>8s}{note}")
     g = fit["goodness"]
     lines.append(f"χ² {g['chi2']:.1f} for {g['n_dof']} degrees of freedom, p = {g['p_value']:.2g}")

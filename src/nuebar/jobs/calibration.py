@@ -257,19 +257,22 @@ def _branch_title(branch: SourceBranch) -> str:
     return " + ".join(words) + (" MeV" if len(words) > bool(branch.neutron) else "")
 
 
-def write_point(result: StageResult, folder: str | Path) -> tuple[Path, ...]:
+def write_point(result: StageResult, folder: str | Path, *, truth: bool = True) -> tuple[Path, ...]:
     """Charges of a single parameter point as tables, one file for each source.
 
     Args:
         result: What :func:`run_calibration` returned for a job with a response.
         folder: Where ``<source>.parquet`` is written, with the column ``n_pe``.
+        truth: Whether the files tell the parameter point.
     """
     parts = [read_calibration(path) for path in result.paths]
     out = output_folder(folder)
     paths = []
     for s, name in enumerate(parts[0][1]["sources"]):
         path = out / f"{name}.parquet"
-        about = {"kind": "calibration", "source": name, "parameters": parts[0][0]["parameters"][0].tolist()}
+        about = {"kind": "calibration", "source": name}
+        if truth:
+            about["parameters"] = parts[0][0]["parameters"][0].tolist()
         with EventWriter(path, ("n_pe",), metadata=about) as writer:
             for arrays, _ in parts:
                 writer.append({"n_pe": np.maximum(arrays["n_pe"][s], 0)})

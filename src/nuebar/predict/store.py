@@ -80,7 +80,7 @@ def load_predictor(folder: str | os.PathLike[str]) -> Any:
 
         return load_grid(path)
     kind = read_json(path / "model.json").get("kind")
-    if kind not in LOADERS:
+    if not isinstance(kind, str) or kind not in LOADERS:
         raise NuebarError(
             f"{path / 'model.json'}: expected a predictor of kind {', '.join(LOADERS)} or grid, got {kind!r}; build "
             "one with 'nuebar predict build', or update nuebar"

@@ -75,7 +75,7 @@ def read_ledger(path: Path) -> dict[int, Entry]:
             record = json.loads(line)
             entry = Entry(int(record["size"]), str(record["digest"]), record["summary"], str(record["error"]))
             entries[int(record["chunk"])] = entry
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             log.info("%s, line %d: cut off; that chunk is done again", path, number)
     return entries
 

@@ -116,7 +116,7 @@ def _read(descriptor: int) -> _Owner | None:
     try:
         record = json.loads(os.pread(descriptor, 4096, 0))
         return _Owner(int(record["pid"]), str(record["host"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

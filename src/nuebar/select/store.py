@@ -156,7 +156,7 @@ def load_classifier(word: str | os.PathLike[str]) -> Classifier:
     """
     folder = classifier_folder(word)
     arrays, d = load_model(folder)
-    if d.get("kind") != KIND or d.get("classifier") not in _LOADERS:
+    if d.get("kind") != KIND or str(d.get("classifier")) not in _LOADERS:
         raise NuebarError(
             f"{folder}: expected a {KIND} ({', '.join(_LOADERS)}), got {d.get('kind')!r} {d.get('classifier')!r}; "
             "train one with 'nuebar select train'"

@@ -178,9 +178,7 @@ def _finite(cost: np.ndarray, slope: np.ndarray, normal: np.ndarray) -> np.ndarr
     return np.isfinite(cost) & np.isfinite(slope).all(axis=1) & np.isfinite(normal).all(axis=(1, 2))
 
 
-def _distance(
-    x: np.ndarray, slope: np.ndarray, normal: np.ndarray, lower: np.ndarray, upper: np.ndarray
-) -> np.ndarray:
+def _distance(x: np.ndarray, slope: np.ndarray, normal: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     edm = (slope * _solved(x, slope, normal, slope, np.zeros(len(x)), lower, upper)).sum(axis=1)
     return np.where(edm >= 0, edm, np.inf)
 

@@ -132,7 +132,7 @@ def load_density(word: str | os.PathLike[str]) -> Density:
     """
     folder = density_folder(word)
     arrays, d = load_model(folder)
-    if d.get("kind") != KIND or d.get("density") not in _NETWORK:
+    if d.get("kind") != KIND or str(d.get("density")) not in _NETWORK:
         raise NuebarError(
             f"{folder}: expected a {KIND} ({', '.join(_NETWORK)}), got {d.get('kind')!r} {d.get('density')!r}; train "
             "one with 'nuebar tune train'"
