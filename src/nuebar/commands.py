@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 from nuebar import __version__
 from nuebar.commands_run import report, run, status
 from nuebar.commands_select import select
+from nuebar.commands_toys import fit_ordering, fit_toys
 from nuebar.commands_tune import tune
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ fit, predict, simulate, events, config = (
 )
 for sub in (fit, predict, simulate, select, tune, events, config):
     app.command(sub)
+fit.command(name="toys")(fit_toys)
+fit.command(name="ordering")(fit_ordering)
 for command in (run, report, status):
     app.command(command)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]

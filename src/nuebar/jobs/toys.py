@@ -1,0 +1,298 @@
+"""The job of ``nuebar fit toys``: pseudo-experiments in chunks, every fit kept, and what they say together."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nuebar.errors import NuebarError
+from nuebar.fit.many import LANES, ManyFits, ManyResults
+from nuebar.fit.spectrum_fit import SpectrumFit
+from nuebar.fit.toys import ToyOptions, ToySummary, joined, run_toys, summary
+from nuebar.io.arrays import load_arrays, save_arrays
+from nuebar.io.files import atomic_write_text, output_folder
+from nuebar.io.releases import read_common_inputs, read_juno_2025
+from nuebar.io.results import save_result, versions
+from nuebar.jobs.fit import FitJob, _check, _experiment, _prepare
+from nuebar.run import Stage, run_stage
+
+__all__ = [
+    "ToysJob",
+    "ToysOutcome",
+    "build_fit",
+    "parse_truth",
+    "run_toys_job",
+    "toys_chunk",
+    "toys_report",
+    "write_toys",
+]
+
+Progress = Callable[[str, int, int], None]
+PER_CHUNK = 1000
+_ARRAYS = ("numbers", "truth", "values", "errors", "chi2", "edm", "n_calls", "status", "at_limit")
+_PATHS = ("release", "inputs", "columns", "response")
+
+
+@dataclass(frozen=True)
+class ToysJob:
+    """The options of ``nuebar fit toys``.
+
+    Attributes:
+        fit: Experiment, exposure, predictor, statistic and what is fixed, as for a fit; its data are not used.
+        toys: How many.
+        first: Number of the first one.
+        truth: Parameters that differ from the nominal ones, by name.
+        constraints: Whether the centres of the constraints fluctuate.
+        shape: Whether expectations fluctuate within their bin-to-bin uncertainties.
+        seed: Of the study.
+    """
+
+    fit: FitJob = field(default_factory=lambda: FitJob(asimov=True))
+    toys: int = 1000
+    first: int = 0
+    truth: Mapping[str, float] = field(default_factory=dict)
+    constraints: bool = True
+    shape: bool = True
+    seed: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ToysOutcome:
+    """All toys, ready to be shown and written."""
+
+    job: ToysJob
+    results: ManyResults
+    summary: tuple[ToySummary, ...]
+    statistic: str
+    experiment: str
+    n_bins: int
+    seconds: float
+
+    @property
+    def n_dof(self) -> int:
+        """Bins less the free parameters without a prior: what χ² is distributed with if constraints fluctuate."""
+        constrained = sum(1 for s in self.summary if s.name in self.priors)
+        return self.n_bins - (len(self.results.free) - constrained)
+
+    priors: frozenset[str] = frozenset()
+
+
+def parse_truth(words: Sequence[str] | None) -> dict[str, float]:
+    """``["sin2_th12=0.31", ...]`` as numbers by name.
+
+    Raises:
+        NuebarError: A word has another form.
+    """
+    out = {}
+    for word in words or ():
+        name, sign, number = word.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if not (sign and name and np.isfinite(value)):
+            raise NuebarError(f"--truth: expected NAME=NUMBER such as sin2_th12=0.31, got {word!r}")
+        out[name] = value
+    return out
+
+
+def build_fit(job: FitJob, progress: Progress | None = None) -> SpectrumFit:
+    """The fit of the expected counts that a job describes."""
+    wanted = replace(job, asimov=True, data=None)
+    _check(wanted)
+    experiment = _experiment(wanted)
+    release = read_juno_2025(wanted.release) if wanted.release is not None else None
+    inputs = read_common_inputs(wanted.inputs) if wanted.inputs is not None else None
+    return _prepare(wanted, experiment, release, inputs, progress)[0]
+
+
+def run_toys_job(
+    job: ToysJob,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    force: bool = False,
+    max_seconds: float | None = None,
+) -> ToysOutcome:
+    """Draw and fit; with a folder in chunks, by several processes, and the same call continues.
+
+    Args:
+        job: The options.
+        folder: Where chunks are kept; without one everything happens in this process.
+        jobs: Number of processes.
+        progress: Called with (what, done, total).
+        force: Throw away chunks of another configuration.
+        max_seconds: Start no new chunk after this time.
+
+    Raises:
+        NuebarError: Options do not go together, or fewer than two fits are valid.
+    """
+    began = time.perf_counter()
+    if job.toys < 2 or job.first < 0:
+        raise NuebarError(f"--toys: expected two or more, numbered from 0, got {job.toys} from {job.first}")
+    fit = build_fit(job.fit)
+    for name in job.truth:
+        fit.parameters.known(name)
+    if folder is None:
+        tick = None if progress is None else (lambda done, total: progress("toys", done, total))
+        results = _run(ManyFits(fit), job, job.first, job.toys, tick)
+    else:
+        chunks = -(-job.toys // PER_CHUNK)
+        stage = Stage("toys", "nuebar.jobs.toys:toys_chunk", _config(job), chunks, ".safetensors", isolated=True)
+        done = run_stage(
+            folder, stage, seed=job.seed, jobs=jobs, progress=progress, force=force, max_seconds=max_seconds
+        )
+        results = joined([_loaded(path) for path in done.paths])
+        results = results.rows(slice(0, job.toys))
+    return ToysOutcome(
+        job=job,
+        results=results,
+        summary=summary(results),
+        statistic=fit.statistic,
+        experiment=fit.experiment,
+        n_bins=len(fit.counts),
+        seconds=time.perf_counter() - began,
+        priors=frozenset(fit.pulled()),
+    )
+
+
+def toys_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict[str, Any]:
+    """The toys of one chunk; they follow from the seed and their numbers, not from the chunk."""
+    job = _job(config)
+    first = job.first + chunk * PER_CHUNK
+    results = _run(_compiled(repr(config["fit"]), _Box(config["fit"])), job, first, PER_CHUNK, None)
+    arrays = {n: np.asarray(getattr(results, n)) for n in _ARRAYS}
+    arrays["at_limit"] = arrays["at_limit"].astype(np.uint8)
+    save_arrays(path, arrays, {"format": 1, "names": list(results.names), "free": list(results.free)})
+    return {"toys": len(results), "valid": int(results.valid.sum())}
+
+
+def write_toys(outcome: ToysOutcome, folder: str | os.PathLike[str]) -> list[Path]:
+    """``toys.json`` (what they say together) and ``toys.csv`` (one row a toy, failed ones included)."""
+    place = output_folder(folder)
+    r = outcome.results
+    save_result(place / "toys.json", _record(outcome))
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
+    sides = [f"{n}_{what}" for n in r.free for what in ("truth", "value", "error")]
+    rows.writerow(["toy", "seed", "status", "reason", "chi2", "edm", "n_calls", *sides])
+    columns = [r.column(n) for n in r.free]
+    for i in range(len(r)):
+        numbers = [f"{a[i, k]:.9g}" for k in columns for a in (r.truth, r.values, r.errors)]
+        head = [int(r.numbers[i]), outcome.job.seed, int(r.status[i]), r.reason(i)]
+        rows.writerow([*head, f"{r.chi2[i]:.9g}", f"{r.edm[i]:.3g}", int(r.n_calls[i]), *numbers])
+    atomic_write_text(place / "toys.csv", buffer.getvalue())
+    return [place / "toys.json", place / "toys.csv"]
+
+
+def toys_report(outcome: ToysOutcome) -> str:
+    """What the command prints."""
+    r = outcome.results
+    failed = r.failures()
+    words = "; ".join(f"{n} {reason}" for reason, n in failed.items())
+    lines = [
+        f"{len(r)} toys of {outcome.experiment} ({outcome.statistic}), {int(r.valid.sum())} valid"
+        + (f"; {words}" if words else ""),
+        f"{'parameter':28s} {'truth':>12s} {'bias/error':>12s} {'spread/error':>12s} {'in 1 sigma':>10s}",
+    ]
+    for s in outcome.summary:
+        lines.append(
+            f"{s.name:28s} {s.truth:12.6g} {s.pull_mean:+12.3f} {s.pull_spread:12.3f} {100 * s.coverage:9.1f}%"
+        )
+    chi2 = r.chi2[r.valid]
+    lines.append(f"chi2: mean {chi2.mean():.1f}, {outcome.n_dof} degrees of freedom; {outcome.seconds:.1f} s")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _run(many: ManyFits, job: ToysJob, first: int, n: int, progress: Callable[[int, int], None] | None) -> ManyResults:
+    options = ToyOptions(constraints=job.constraints, shape=job.shape)
+    return run_toys(many, n, seed=job.seed, first=first, truth=job.truth, options=options, progress=progress)
+
+
+def _record(outcome: ToysOutcome) -> dict[str, Any]:
+    r = outcome.results
+    chi2 = r.chi2[r.valid]
+    return {
+        "format": 1,
+        "kind": "toys",
+        "toys": len(r),
+        "first": outcome.job.first,
+        "valid": int(r.valid.sum()),
+        "failures": r.failures(),
+        "seed": outcome.job.seed,
+        "experiment": outcome.experiment,
+        "statistic": outcome.statistic,
+        "constraints_fluctuate": outcome.job.constraints,
+        "shape_fluctuates": outcome.job.shape,
+        "truth": {n: float(r.truth[0, r.column(n)]) for n in r.names},
+        "parameters": {s.name: {k: v for k, v in asdict(s).items() if k != "name"} for s in outcome.summary},
+        "chi2": {"mean": float(chi2.mean()), "spread": float(chi2.std(ddof=1)), "n_dof": outcome.n_dof},
+        "seconds": outcome.seconds,
+        "versions": versions(),
+    }
+
+
+def _config(job: ToysJob) -> dict[str, Any]:
+    """The job in plain JSON; files by their whole path, so that a worker elsewhere finds them."""
+    told = {f.name: getattr(job.fit, f.name) for f in fields(FitJob)}
+    for name in _PATHS:
+        told[name] = None if told[name] is None else str(Path(told[name]).resolve())
+    told["pairs"] = [str(Path(p).resolve()) for p in job.fit.pairs]
+    if job.fit.experiment.endswith(".toml"):
+        told["experiment"] = str(Path(job.fit.experiment).resolve())
+    rest = {f.name: getattr(job, f.name) for f in fields(ToysJob) if f.name not in ("fit", "toys")}
+    return {"fit": told, **rest, "truth": dict(job.truth)}
+
+
+def _job(config: Mapping[str, Any]) -> ToysJob:
+    return ToysJob(**{**config, "fit": _fit_job(config["fit"])})
+
+
+def _fit_job(told: Mapping[str, Any]) -> FitJob:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+    values |= {n: None if told[n] is None else Path(told[n]) for n in _PATHS}
+    return FitJob(**values)
+
+
+class _Box:
+    """Carries a mapping past a cache that keys on its text."""
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self.mapping = mapping
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Box)
+
+
+@lru_cache(maxsize=2)
+def _compiled(_: str, box: _Box) -> ManyFits:
+    """One engine for all chunks of a worker."""
+    return ManyFits(build_fit(_fit_job(box.mapping)), lanes=LANES, threads=1)
+
+
+def _loaded(path: Path) -> ManyResults:
+    arrays, told = load_arrays(path)
+    n = len(arrays["numbers"])
+    return ManyResults(
+        names=tuple(told["names"]),
+        free=tuple(told["free"]),
+        covariance=np.empty((n, 0, 0)),
+        seconds=0.0,
+        **{**{k: arrays[k] for k in _ARRAYS}, "at_limit": arrays["at_limit"].astype(bool)},
+    )

@@ -1,0 +1,129 @@
+"""Figures of the mass ordering: Δχ² against exposure, what systematics cost, and toys.
+
+As in :mod:`nuebar.report.plots`, functions take plain numbers and give a matplotlib ``Figure``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nuebar.errors import NuebarError
+from nuebar.report.plots import BLUE, DASHES, GREY, LINES, ORANGE, _array, _figure, _heading, _styled
+
+if TYPE_CHECKING:
+    from nuebar.report.plots import Figure
+
+__all__ = ["ordering_curve", "ordering_systematics", "ordering_toys"]
+
+
+@_styled
+def ordering_curve(
+    years: ArrayLike,
+    delta_chi2: Mapping[str, ArrayLike],
+    *,
+    statistics: ArrayLike | None = None,
+    power_GW: float = 26.6,
+    title: str = "",
+) -> Figure:
+    """Median Δχ² against exposure, with the range of 68 % of the toys that is expected around the first curve.
+
+    Args:
+        years: Exposures in years at full power, increasing.
+        delta_chi2: Name of a resolution → Δχ² at these exposures.
+        statistics: The first one without systematics.
+        power_GW: Thermal power of the near cores.
+        title: Text above the axes.
+
+    Raises:
+        NuebarError: Numbers of points differ, or there is no curve or too many.
+    """
+    x = _array(years, "years")
+    if not 1 <= len(delta_chi2) <= len(LINES) - 1:
+        raise NuebarError(f"ordering: expected one to {len(LINES) - 1} curves, got {len(delta_chi2)}; draw fewer")
+    curves = {name: _array(y, f"curve {name}") for name, y in delta_chi2.items()}
+    bare = None if statistics is None or not np.size(statistics) else _array(statistics, "statistics")
+    if any(y.shape != x.shape for y in (*curves.values(), *(() if bare is None else (bare,)))):
+        raise NuebarError(f"ordering: expected {x.size} numbers in every curve, got other; give one for each exposure")
+    figure = _figure(4.6)
+    ax = figure.add_subplot()
+    for level, word in ((1.0, "1σ"), (4.0, "2σ"), (9.0, "3σ"), (16.0, "4σ")):
+        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
+        ax.text(1.012, level, word, transform=ax.get_yaxis_transform(), va="center", color="#595959", fontsize=9.5)
+    first = next(iter(curves.values()))
+    spread = 2.0 * np.sqrt(np.maximum(first, 0.0))
+    ax.fill_between(
+        x, first - spread, first + spread, color=LINES[0], alpha=0.15, linewidth=0, label="68 % of data sets"
+    )
+    for k, (name, y) in enumerate(curves.items()):
+        ax.plot(x, y, color=LINES[k], linestyle=DASHES[k], marker="o", markersize=3.5, label=f"resolution {name}")
+    if bare is not None:
+        label = f"{next(iter(curves))}, statistics only"
+        ax.plot(x, bare, color=GREY, linestyle=":", linewidth=1.6, label=label)
+    top = max(float(first.max()), 9.0, 0.0 if bare is None else float(bare.max()))
+    ax.set(xlim=(x[0], x[-1]), ylim=(0.0, 1.25 * top))
+    ax.set(xlabel=f"exposure [years × {power_GW:.1f} GW]", ylabel="Δχ² of the wrong ordering")
+    ax.legend(loc="upper left")
+    _heading(ax, title, "")
+    return figure
+
+
+@_styled
+def ordering_systematics(rows: Mapping[str, tuple[float, float]], *, title: str = "") -> Figure:
+    """What each group of systematics costs in Δχ².
+
+    Args:
+        rows: Group → Δχ² (without it, with the statistics and it alone); "all" and "none" are what they are counted
+            from.
+        title: Text above the axes.
+
+    Raises:
+        NuebarError: "all" or "none" is missing.
+    """
+    if "all" not in rows or "none" not in rows:
+        raise NuebarError("ordering: expected the groups 'all' and 'none' to count from; add them")
+    everything, nothing = rows["all"][0], rows["none"][0]
+    names = sorted((n for n in rows if n not in ("all", "none")), key=lambda n: rows[n][1])
+    gain = [rows[n][0] - everything for n in names]
+    cost = [nothing - rows[n][1] for n in names]
+    figure = _figure(0.42 * len(names) + 1.5)
+    ax = figure.add_subplot()
+    y = np.arange(len(names))[::-1]
+    ax.barh(y + 0.2, cost, height=0.38, color=BLUE, label="lost when it is the only one")
+    ax.barh(y - 0.2, gain, height=0.38, color=ORANGE, label="won when only it is switched off")
+    ax.set_yticks(y, names)
+    ax.axvline(0.0, color=GREY, linewidth=0.8)
+    ax.set(xlabel=f"Δχ²; {everything:.2f} with all systematics, {nothing:.2f} with none")
+    ax.legend(loc="lower right")
+    _heading(ax, title, "")
+    return figure
+
+
+@_styled
+def ordering_toys(delta_chi2: ArrayLike, *, expected: float | None = None, bins: int = 40, title: str = "") -> Figure:
+    """Δχ² of toys, with the normal distribution that has the expected median and twice its root as spread.
+
+    Args:
+        delta_chi2: One number a toy.
+        expected: Δχ² of expected counts.
+        bins: Of the histogram.
+        title: Text above the axes.
+    """
+    d = _array(delta_chi2, "delta_chi2")
+    figure = _figure(4.2)
+    ax = figure.add_subplot()
+    _, edges, _ = ax.hist(d, bins=bins, color=BLUE, alpha=0.35, label=f"{d.size} toys")
+    ax.axvline(float(np.median(d)), color=BLUE, label=f"median {np.median(d):.2f}")
+    if expected is not None and expected > 0:
+        x = np.linspace(edges[0], edges[-1], 300)
+        sigma = 2.0 * np.sqrt(expected)
+        scale = d.size * (edges[1] - edges[0]) / (sigma * np.sqrt(2.0 * np.pi))
+        curve = scale * np.exp(-0.5 * ((x - expected) / sigma) ** 2)
+        ax.plot(x, curve, color=ORANGE, linestyle="--", label=f"expected: {expected:.2f} ± {sigma:.2f}")
+    ax.set(xlabel="Δχ² of the wrong ordering", ylabel="toys")
+    ax.legend(loc="upper right")
+    _heading(ax, title, "")
+    return figure
