@@ -33,10 +33,6 @@ RANKS = {
     "jobs": 7,
     "chain": 8,
     "commands": 9,
-    "commands_run": 9,
-    "commands_toys": 9,
-    "commands_tune": 9,
-    "commands_select": 9,
     "cli": 10,
 }
 DOORS = {
@@ -51,17 +47,13 @@ DOORS = {
     "mplhep": {"report/plots.py"},
     "xgboost": {"select/trees.py"},
     "shap": {"select/explain.py"},
-    "cyclopts": {
-        "cli.py",
-        "commands.py",
-        "commands_run.py",
-        "commands_toys.py",
-        "commands_tune.py",
-        "commands_select.py",
-    },
+    "cyclopts": {"cli.py", *(path.name for path in PACKAGE.glob("commands*.py"))},
     "safetensors": {"io/models.py", "io/arrays.py"},
     "numba": {"kernels.py"},
     "jinja2": {"report/page.py"},
+    "dask": {"run/dask_workers.py"},
+    "distributed": {"run/dask_workers.py"},
+    "dask_jobqueue": {"run/cluster.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -83,7 +75,7 @@ def imported(path):
 
 
 def rank_of(parts):
-    return RANKS[parts[0]]
+    return RANKS["commands" if parts[0].startswith("commands_") else parts[0]]
 
 
 def typing_only(path):

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from nuebar.errors import NuebarError
+from nuebar.jobs import ordering_toys
 from nuebar.jobs import toys as job_module
 from nuebar.jobs.fit import FitJob
-from nuebar.jobs.ordering import OrderingJob, ordering_report, resolutions, run_ordering, write_ordering
+from nuebar.jobs.ordering import OrderingJob, ordering_report, run_ordering, write_ordering
+from nuebar.jobs.resolutions import resolutions
 from nuebar.jobs.toys import ToysJob, parse_truth, run_toys_job, toys_report, write_toys
+from nuebar.run import in_process
 
 EXPERIMENT = """
 format = 1
@@ -133,8 +136,24 @@ def test_ordering_writes_table_record_and_pictures(experiment, tmp_path):
     assert 0 < points[0]["delta_chi2"] < points[1]["delta_chi2"] < points[2]["delta_chi2"]
     rows = table(paths[1])
     assert float(rows[1]["years_calendar"]) == pytest.approx(6.0 / 0.9, rel=1e-5)
-    assert len(table(paths[2])) == 12
+    rows = table(paths[2])
+    assert [r["truth"] for r in rows] == ["normal"] * 12 + ["inverted"] * 12
+    assert 0.0 <= record["toys"]["p_value_of_wrong_ordering"]["median"] <= 1.0
     assert "3 sigma" in ordering_report(outcome)
+
+
+def test_ordering_toys_in_chunks_are_the_same(experiment, tmp_path, monkeypatch):
+    """Chunks of five, done in this process: the toys of one run without chunks, for both truths."""
+    monkeypatch.setattr(ordering_toys, "PER_CHUNK", 5)
+    job = ordering_toys.ToysOfBoth(FitJob(experiment=experiment, asimov=True), "own", 1.0, 1.0, toys=8, seed=3)
+    chunked = ordering_toys.run_ordering_toys(job, tmp_path, jobs=in_process)
+    whole = ordering_toys.run_ordering_toys(job, None)
+    for truth in ("normal", "inverted"):
+        assert chunked[truth].right.numbers.tolist() == list(range(8))
+        np.testing.assert_allclose(chunked[truth].right.chi2, whole[truth].right.chi2, rtol=1e-6)
+        np.testing.assert_allclose(chunked[truth].wrong.chi2, whole[truth].wrong.chi2, rtol=1e-6)
+    assert ordering_toys.p_value(whole, "normal", -1e9) == (1.0, 0.0)
+    assert ordering_toys.p_value(whole, "normal", 1e9)[0] == 0.0
 
 
 def test_resolutions_are_those_of_the_papers():

@@ -7,51 +7,39 @@ import io
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nuebar.config import EXPERIMENTS, Experiment, override
+from nuebar.config import Experiment
 from nuebar.errors import NuebarError
-from nuebar.fit.ordering import OrderingPoint, OrderingStudy, OrderingToys, SystematicCost, crossing
-from nuebar.fit.spectrum_fit import SpectrumFit
-from nuebar.fit.toys import ToyOptions
+from nuebar.fit.ordering import OrderingPoint, OrderingToys, SystematicCost, crossing
 from nuebar.io.files import atomic_write_text, output_folder
-from nuebar.io.releases import read_common_inputs
 from nuebar.io.results import save_result, versions
-from nuebar.jobs.fit import FitJob, _check, _experiment, _prepare
-from nuebar.records import from_mapping, read_toml
+from nuebar.jobs.fit import FitJob
+from nuebar.jobs.ordering_toys import (
+    ToysOfBoth,
+    ordering_experiment,
+    ordering_study,
+    p_value,
+    run_ordering_toys,
+)
+from nuebar.jobs.resolutions import OWN, resolutions
+from nuebar.run import Executor
 
 __all__ = [
     "OrderingJob",
     "OrderingOutcome",
     "OrderingSet",
     "ordering_report",
-    "resolutions",
     "run_ordering",
     "write_ordering",
 ]
 
 Progress = Callable[[str, int, int], None]
-RESOLUTIONS = EXPERIMENTS / "resolution" / "juno.toml"
-OWN = "own"
 NEAR_km = 100.0  # cores whose power counts in "years x GW"
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """a, b, c and their relative errors."""
-
-    resolution: tuple[float, ...]
-    sigma: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Resolutions:
-    format: int
-    sets: dict[str, Resolution]
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class OrderingJob:
         resolutions: Names of :func:`resolutions`, or "own" for the experiment's; the first one is studied in full.
         years: Exposures in years at full power.
         truth: The true ordering.
-        toys: How many, with the first resolution; 0 for none.
+        toys: How many for either true ordering, with the first resolution; 0 for none.
         toy_years: Their exposure.
         systematics: Whether systematics are switched off one at a time, with the first resolution.
         systematics_years: At which exposure.
@@ -117,7 +105,7 @@ class OrderingOutcome:
     duty_cycle: float
     sets: tuple[OrderingSet, ...]
     systematics: tuple[SystematicCost, ...]
-    toys: OrderingToys | None
+    toys: Mapping[str, OrderingToys]
     seconds: float
 
     @property
@@ -128,58 +116,63 @@ class OrderingOutcome:
         )
 
 
-def resolutions() -> Mapping[str, Resolution]:
-    """Resolutions by name, from the table that ships with nuebar."""
-    found: _Resolutions = from_mapping(_Resolutions, read_toml(RESOLUTIONS), str(RESOLUTIONS))
-    return found.sets
-
-
-def run_ordering(job: OrderingJob, progress: Progress | None = None) -> OrderingOutcome:
-    """Fit both orderings to expected counts, and to toys; nothing is written.
+def run_ordering(
+    job: OrderingJob,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    jobs: int | Executor = 1,
+    progress: Progress | None = None,
+    force: bool = False,
+    max_seconds: float | None = None,
+) -> OrderingOutcome:
+    """Fit both orderings to expected counts, and to toys; only chunks of toys are written.
 
     Args:
         job: The options.
+        folder: Where chunks of toys are kept; the same call continues.
+        jobs: Number of processes for the toys, or what else runs their chunks.
         progress: Called with (what, done, total).
+        force: Throw away chunks of another configuration.
+        max_seconds: Start no new chunk of toys after this time.
 
     Raises:
         NuebarError: Options do not go together.
     """
     began = time.perf_counter()
-    known = resolutions()
-    _check_job(job, known)
-    wanted = replace(job.fit, asimov=True, data=None, ordering="normal", exposure_years=None, exposure_days=None)
-    _check(wanted)
-    base = _experiment(wanted)
-    inputs = read_common_inputs(wanted.inputs) if wanted.inputs is not None else None
+    _check_job(job)
+    base = ordering_experiment(job.fit, OWN)[1]
     duty = base.reactor.duty_cycle
     factor = base.exposure.days_per_year / (base.exposure.days * duty)
     smallest = min((*job.years, job.toy_years if job.toys else np.inf, job.systematics_years)) * factor
     sets: list[OrderingSet] = []
     costs: tuple[SystematicCost, ...] = ()
-    toys = None
-    experiment, statistic = base, base.fit.statistic
+    toys: Mapping[str, OrderingToys] = {}
+    statistic = base.fit.statistic
     for k, name in enumerate(job.resolutions):
-        experiment = base if name == OWN else override(base, _changes(known[name]))
-        fit: SpectrumFit = _prepare(wanted, experiment, None, inputs, None)[0]
-        study = OrderingStudy(fit, smallest=smallest)
+        study = ordering_study(job.fit, name, smallest)
+        statistic = study.fit.statistic
         factors = [y * factor for y in job.years]
         points = study.curve(factors, truth=job.truth, progress=_tick(progress, f"resolution {name}"))
         bare = study.curve(factors, truth=job.truth, without=study.groups()) if k == 0 else ()
         at = crossing(job.years, [p.delta_chi2 for p in points])
-        sets.append(OrderingSet(name, tuple(experiment.response.resolution), points, bare, at))
+        abc = ordering_experiment(job.fit, name)[1].response.resolution
+        sets.append(OrderingSet(name, tuple(abc), points, bare, at))
         if k == 0 and job.systematics:
             costs = study.systematics(
                 job.systematics_years * factor, truth=job.truth, progress=_tick(progress, "systematics")
             )
-        if k == 0 and job.toys:
-            toys = study.toys(
-                job.toy_years * factor,
-                job.toys,
-                seed=job.seed,
-                truth=job.truth,
-                options=ToyOptions(constraints=job.constraints, shape=job.shape),
-                progress=_tick(progress, "toys"),
-            )
+    if job.toys:
+        wanted = ToysOfBoth(
+            fit=job.fit,
+            resolution=job.resolutions[0],
+            factor=job.toy_years * factor,
+            smallest=smallest,
+            toys=job.toys,
+            constraints=job.constraints,
+            shape=job.shape,
+            seed=job.seed,
+        )
+        toys = run_ordering_toys(wanted, folder, jobs=jobs, progress=progress, force=force, max_seconds=max_seconds)
     return OrderingOutcome(
         job=job,
         experiment=base,
@@ -215,13 +208,16 @@ def ordering_report(outcome: OrderingOutcome) -> str:
     if outcome.systematics:
         lines.append(f"at {job.systematics_years:g} years: delta chi2 without it, and with the statistics and it alone")
         lines += [f"  {c.group:28s} {c.without:8.2f} {c.alone:8.2f}" for c in outcome.systematics]
-    if outcome.toys is not None:
-        t = outcome.toys.summary()
+    for truth, toys in outcome.toys.items():
+        t = toys.summary()
         lines.append(
-            f"{t['toys']} toys at {job.toy_years:g} years, {t['valid']} valid: median {t['median']:.2f} ± "
-            f"{t['median_error']:.2f}, spread {t['spread']:.2f}, wrong ordering preferred "
+            f"{t['toys']} toys with the {truth} ordering at {job.toy_years:g} years, {t['valid']} valid: median "
+            f"{t['median']:.2f} ± {t['median_error']:.2f}, spread {t['spread']:.2f}, wrong ordering preferred "
             f"{100 * t['wrong_preferred']:.1f} %"
         )
+    if outcome.toys:
+        p, error = _median_p_value(outcome)
+        lines.append(f"median experiment: the {other} ordering has p = {p:.2g} ± {error:.1g} by its own toys")
     lines.append(f"{outcome.seconds:.0f} s" + ("" if outcome.valid else "; NOT ALL FITS ARE VALID, see ordering.json"))
     return "\n".join(lines)
 
@@ -232,7 +228,7 @@ def write_ordering(outcome: OrderingOutcome, folder: str | os.PathLike[str], *, 
     paths = [place / "ordering.json", place / "ordering.csv"]
     save_result(paths[0], _record(outcome))
     atomic_write_text(paths[1], _curve_csv(outcome))
-    if outcome.toys is not None:
+    if outcome.toys:
         paths.append(place / "ordering_toys.csv")
         atomic_write_text(paths[-1], _toys_csv(outcome.toys, outcome.job.seed))
     if pictures:
@@ -245,11 +241,8 @@ def write_ordering(outcome: OrderingOutcome, folder: str | os.PathLike[str], *, 
         if len(outcome.systematics) > 2:
             rows = {c.group: (c.without, c.alone) for c in outcome.systematics}
             figures["ordering_systematics.png"] = ordering_systematics(rows)
-        if outcome.toys is not None and outcome.toys.delta_chi2.size > 1:
-            at = [p for p in outcome.sets[0].points if abs(p.factor - outcome.toys.factor) < 1e-9 * p.factor]
-            figures["ordering_toys.png"] = ordering_toys(
-                outcome.toys.delta_chi2, expected=at[0].delta_chi2 if at else None
-            )
+        if outcome.toys:
+            figures["ordering_toys.png"] = ordering_toys({t: _signed(o, outcome.job) for t, o in outcome.toys.items()})
         for name, figure in figures.items():
             save(figure, place / name)
             paths.append(place / name)
@@ -259,7 +252,8 @@ def write_ordering(outcome: OrderingOutcome, folder: str | os.PathLike[str], *, 
 # ---------------------------------------------------------------- helpers
 
 
-def _check_job(job: OrderingJob, known: Mapping[str, Resolution]) -> None:
+def _check_job(job: OrderingJob) -> None:
+    known = resolutions()
     bad = [r for r in job.resolutions if r not in known and r != OWN]
     if bad or not job.resolutions or len(set(job.resolutions)) < len(job.resolutions):
         raise NuebarError(f"--resolution: expected different ones of {', '.join((*known, OWN))}, got {job.resolutions}")
@@ -277,8 +271,13 @@ def _check_job(job: OrderingJob, known: Mapping[str, Resolution]) -> None:
         raise NuebarError("nuebar fit ordering is about expected sensitivity: leave --release out")
 
 
-def _changes(r: Resolution) -> dict[str, Any]:
-    return {"response.resolution": r.resolution, "systematics.resolution": r.sigma}
+def _signed(toys: OrderingToys, job: OrderingJob) -> np.ndarray:
+    """Δχ² of toys as χ² of the ordering that the job takes for wrong, less that of the other, whichever is true."""
+    return toys.delta_chi2 if toys.truth == job.truth else -toys.delta_chi2
+
+
+def _median_p_value(outcome: OrderingOutcome) -> tuple[float, float]:
+    return p_value(outcome.toys, outcome.job.truth, float(np.median(outcome.toys[outcome.job.truth].delta_chi2)))
 
 
 def _tick(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
@@ -324,13 +323,16 @@ def _record(outcome: OrderingOutcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "versions": versions(),
     }
-    if outcome.toys is not None:
-        t = outcome.toys
+    if outcome.toys:
+        p, error = _median_p_value(outcome)
         record["toys"] = {
             "years": job.toy_years,
             "seed": job.seed,
-            **t.summary(),
-            "failures": {"right": t.right.failures(), "wrong": t.wrong.failures()},
+            "truth": {
+                truth: {**t.summary(), "failures": {"right": t.right.failures(), "wrong": t.wrong.failures()}}
+                for truth, t in outcome.toys.items()
+            },
+            "p_value_of_wrong_ordering": {"median": p, "error": error},
         }
     return record
 
@@ -347,13 +349,16 @@ def _curve_csv(outcome: OrderingOutcome) -> str:
     return buffer.getvalue()
 
 
-def _toys_csv(toys: OrderingToys, seed: int) -> str:
+def _toys_csv(both: Mapping[str, OrderingToys], seed: int) -> str:
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(["toy", "seed", "chi2_right", "chi2_wrong", "delta_chi2", "valid", "reason_right", "reason_wrong"])
-    for i in range(len(toys.right)):
-        right, wrong = float(toys.right.chi2[i]), float(toys.wrong.chi2[i])
-        words = [toys.right.reason(i), toys.wrong.reason(i)]
-        numbers = [f"{right:.9g}", f"{wrong:.9g}", f"{wrong - right:.9g}"]
-        rows.writerow([int(toys.right.numbers[i]), seed, *numbers, int(toys.valid[i]), *words])
+    rows.writerow(
+        ["truth", "toy", "seed", "chi2_right", "chi2_wrong", "delta_chi2", "valid", "reason_right", "reason_wrong"]
+    )
+    for truth, toys in both.items():
+        for i in range(len(toys.right)):
+            right, wrong = float(toys.right.chi2[i]), float(toys.wrong.chi2[i])
+            words = [toys.right.reason(i), toys.wrong.reason(i)]
+            numbers = [f"{right:.9g}", f"{wrong:.9g}", f"{wrong - right:.9g}"]
+            rows.writerow([truth, int(toys.right.numbers[i]), seed, *numbers, int(toys.valid[i]), *words])
     return buffer.getvalue()

@@ -7,28 +7,25 @@ import io
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nuebar.errors import NuebarError
-from nuebar.fit.many import LANES, ManyFits, ManyResults
-from nuebar.fit.spectrum_fit import SpectrumFit
+from nuebar.fit.many import ManyFits, ManyResults
 from nuebar.fit.toys import ToyOptions, ToySummary, joined, run_toys, summary
 from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.io.files import atomic_write_text, output_folder
-from nuebar.io.releases import read_common_inputs, read_juno_2025
 from nuebar.io.results import save_result, versions
-from nuebar.jobs.fit import FitJob, _check, _experiment, _prepare
-from nuebar.run import Stage, run_stage
+from nuebar.jobs.fit import FitJob
+from nuebar.jobs.fit_config import build_fit, compiled, fit_job, told
+from nuebar.run import Executor, Stage, run_stage
 
 __all__ = [
     "ToysJob",
     "ToysOutcome",
-    "build_fit",
     "parse_truth",
     "run_toys_job",
     "toys_chunk",
@@ -39,7 +36,6 @@ __all__ = [
 Progress = Callable[[str, int, int], None]
 PER_CHUNK = 1000
 _ARRAYS = ("numbers", "truth", "values", "errors", "chi2", "edm", "n_calls", "status", "at_limit")
-_PATHS = ("release", "inputs", "columns", "response")
 
 
 @dataclass(frozen=True)
@@ -105,21 +101,11 @@ def parse_truth(words: Sequence[str] | None) -> dict[str, float]:
     return out
 
 
-def build_fit(job: FitJob, progress: Progress | None = None) -> SpectrumFit:
-    """The fit of the expected counts that a job describes."""
-    wanted = replace(job, asimov=True, data=None)
-    _check(wanted)
-    experiment = _experiment(wanted)
-    release = read_juno_2025(wanted.release) if wanted.release is not None else None
-    inputs = read_common_inputs(wanted.inputs) if wanted.inputs is not None else None
-    return _prepare(wanted, experiment, release, inputs, progress)[0]
-
-
 def run_toys_job(
     job: ToysJob,
     folder: str | os.PathLike[str] | None = None,
     *,
-    jobs: int = 1,
+    jobs: int | Executor = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -129,7 +115,7 @@ def run_toys_job(
     Args:
         job: The options.
         folder: Where chunks are kept; without one everything happens in this process.
-        jobs: Number of processes.
+        jobs: Number of processes, or what else runs the chunks.
         progress: Called with (what, done, total).
         force: Throw away chunks of another configuration.
         max_seconds: Start no new chunk after this time.
@@ -170,7 +156,7 @@ def toys_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict
     """The toys of one chunk; they follow from the seed and their numbers, not from the chunk."""
     job = _job(config)
     first = job.first + chunk * PER_CHUNK
-    results = _run(_compiled(repr(config["fit"]), _Box(config["fit"])), job, first, PER_CHUNK, None)
+    results = _run(compiled(config["fit"]), job, first, PER_CHUNK, None)
     arrays = {n: np.asarray(getattr(results, n)) for n in _ARRAYS}
     arrays["at_limit"] = arrays["at_limit"].astype(np.uint8)
     save_arrays(path, arrays, {"format": 1, "names": list(results.names), "free": list(results.free)})
@@ -246,44 +232,12 @@ def _record(outcome: ToysOutcome) -> dict[str, Any]:
 
 
 def _config(job: ToysJob) -> dict[str, Any]:
-    """The job in plain JSON; files by their whole path, so that a worker elsewhere finds them."""
-    told = {f.name: getattr(job.fit, f.name) for f in fields(FitJob)}
-    for name in _PATHS:
-        told[name] = None if told[name] is None else str(Path(told[name]).resolve())
-    told["pairs"] = [str(Path(p).resolve()) for p in job.fit.pairs]
-    if job.fit.experiment.endswith(".toml"):
-        told["experiment"] = str(Path(job.fit.experiment).resolve())
     rest = {f.name: getattr(job, f.name) for f in fields(ToysJob) if f.name not in ("fit", "toys")}
-    return {"fit": told, **rest, "truth": dict(job.truth)}
+    return {"fit": told(job.fit), **rest, "truth": dict(job.truth)}
 
 
 def _job(config: Mapping[str, Any]) -> ToysJob:
-    return ToysJob(**{**config, "fit": _fit_job(config["fit"])})
-
-
-def _fit_job(told: Mapping[str, Any]) -> FitJob:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
-    values |= {n: None if told[n] is None else Path(told[n]) for n in _PATHS}
-    return FitJob(**values)
-
-
-class _Box:
-    """Carries a mapping past a cache that keys on its text."""
-
-    def __init__(self, mapping: Mapping[str, Any]) -> None:
-        self.mapping = mapping
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Box)
-
-
-@lru_cache(maxsize=2)
-def _compiled(_: str, box: _Box) -> ManyFits:
-    """One engine for all chunks of a worker."""
-    return ManyFits(build_fit(_fit_job(box.mapping)), lanes=LANES, threads=1)
+    return ToysJob(**{**config, "fit": fit_job(config["fit"])})
 
 
 def _loaded(path: Path) -> ManyResults:

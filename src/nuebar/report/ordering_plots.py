@@ -103,27 +103,29 @@ def ordering_systematics(rows: Mapping[str, tuple[float, float]], *, title: str 
 
 
 @_styled
-def ordering_toys(delta_chi2: ArrayLike, *, expected: float | None = None, bins: int = 40, title: str = "") -> Figure:
-    """Δχ² of toys, with the normal distribution that has the expected median and twice its root as spread.
+def ordering_toys(delta_chi2: Mapping[str, ArrayLike], *, bins: int = 60, title: str = "") -> Figure:
+    """Δχ² of toys of both orderings, with normal distributions of their medians and twice the root of it as spread.
 
     Args:
-        delta_chi2: One number a toy.
-        expected: Δχ² of expected counts.
-        bins: Of the histogram.
+        delta_chi2: True ordering → one number a toy, χ² of the same ordering less that of the other in both.
+        bins: Of the histograms.
         title: Text above the axes.
     """
-    d = _array(delta_chi2, "delta_chi2")
+    sets = {name: _array(d, name) for name, d in delta_chi2.items()}
+    everything = np.concatenate(list(sets.values()))
+    edges = np.linspace(everything.min(), everything.max() + 1e-9, bins + 1)
+    x = np.linspace(edges[0], edges[-1], 400)
     figure = _figure(4.2)
     ax = figure.add_subplot()
-    _, edges, _ = ax.hist(d, bins=bins, color=BLUE, alpha=0.35, label=f"{d.size} toys")
-    ax.axvline(float(np.median(d)), color=BLUE, label=f"median {np.median(d):.2f}")
-    if expected is not None and expected > 0:
-        x = np.linspace(edges[0], edges[-1], 300)
-        sigma = 2.0 * np.sqrt(expected)
+    for (name, d), color in zip(sets.items(), (BLUE, ORANGE), strict=False):
+        median = float(np.median(d))
+        ax.hist(d, bins=edges, color=color, alpha=0.3, label=f"{name} true: {d.size} toys, median {median:+.2f}")
+        sigma = 2.0 * np.sqrt(max(abs(median), 1e-12))
         scale = d.size * (edges[1] - edges[0]) / (sigma * np.sqrt(2.0 * np.pi))
-        curve = scale * np.exp(-0.5 * ((x - expected) / sigma) ** 2)
-        ax.plot(x, curve, color=ORANGE, linestyle="--", label=f"expected: {expected:.2f} ± {sigma:.2f}")
-    ax.set(xlabel="Δχ² of the wrong ordering", ylabel="toys")
-    ax.legend(loc="upper right")
+        ax.plot(x, scale * np.exp(-0.5 * ((x - median) / sigma) ** 2), color=color, linestyle="--")
+    ax.axvline(0.0, color=GREY, linewidth=0.9)
+    ax.set(xlabel="χ² of the wrong ordering less that of the right one, as if the first were right", ylabel="toys")
+    ax.set_ylim(top=1.25 * ax.get_ylim()[1])
+    ax.legend(loc="upper center", ncols=2)
     _heading(ax, title, "")
     return figure
