@@ -35,6 +35,7 @@ bench: $(VENV)/.dev  ## speeds, as ratios within one run; writes docs/results
 	$(BIN)/python benchmarks/predictors.py
 	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/selection_speed.py
+	$(BIN)/python benchmarks/toys.py
 
 results: $(VENV)/.dev  ## published numbers beside ours; writes docs/results (RELEASE=folder INPUTS=file)
 	$(BIN)/python benchmarks/truth.py --release "$(RELEASE)" --inputs "$(INPUTS)"
