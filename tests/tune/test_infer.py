@@ -76,6 +76,13 @@ def test_pulls_are_normal_and_every_fit_finds_its_minimum():
     assert max(r.n_calls for r in results) < 60
 
 
+def test_one_source_that_cannot_tell_the_parameters_apart_is_refused():
+    source = DENSITY.sources[0]
+    charges = {source: DENSITY.sample(300, toy.TRUTH, source, seed=1)}
+    with pytest.raises(NuebarError, match="which leave a combination of them unknown"):
+        quick(CalibrationData.from_charges(charges, DENSITY.edges, DENSITY.pe_to_observable))
+
+
 def test_no_start_in_the_box_ends_in_a_wrong_valley():
     low, high = np.array(DENSITY.limits).T
     for k in range(15):

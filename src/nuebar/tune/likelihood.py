@@ -444,7 +444,14 @@ class ResponseProblem:
         free = np.ones(x.shape, bool) if free is None else np.asarray(free, bool)
         normal = self.expansion(x)[1][np.ix_(free, free)]
         unit = np.sqrt(np.diag(normal))
-        white = np.linalg.inv(np.linalg.cholesky(normal / np.outer(unit, unit))).T / unit[:, None]
+        try:
+            white = np.linalg.inv(np.linalg.cholesky(normal / np.outer(unit, unit))).T / unit[:, None]
+        except np.linalg.LinAlgError:
+            raise NuebarError(
+                f"expected sources that tell the {free.sum()} free parameters apart, got "
+                f"{', '.join(self.likelihood.sources)}, which leave a combination of them unknown; add a source of "
+                "another energy or kind, or give priors"
+            ) from None
         columns, step = [], _ROUGH_STEP if self.likelihood.rough else _HESSIAN_STEP
         for direction in white.T:
             d = np.zeros(x.shape)
