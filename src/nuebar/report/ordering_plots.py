@@ -66,7 +66,7 @@ def ordering_curve(
     top = max(float(first.max()), 9.0, 0.0 if bare is None else float(bare.max()))
     ax.set(xlim=(x[0], x[-1]), ylim=(0.0, 1.25 * top))
     ax.set(xlabel=f"exposure [years × {power_GW:.1f} GW]", ylabel="Δχ² of the wrong ordering")
-    ax.legend(loc="upper left")
+    ax.legend(loc="upper left", frameon=True, framealpha=1.0, edgecolor="none")
     _heading(ax, title, "")
     return figure
 
@@ -119,13 +119,19 @@ def ordering_toys(delta_chi2: Mapping[str, ArrayLike], *, bins: int = 60, title:
     ax = figure.add_subplot()
     for (name, d), color in zip(sets.items(), (BLUE, ORANGE), strict=False):
         median = float(np.median(d))
-        ax.hist(d, bins=edges, color=color, alpha=0.3, label=f"{name} true: {d.size} toys, median {median:+.2f}")
+        ax.hist(d, bins=edges, color=color, alpha=0.3, label=f"{name} true: {d.size} toys, median {_signed(median)}")
         sigma = 2.0 * np.sqrt(max(abs(median), 1e-12))
         scale = d.size * (edges[1] - edges[0]) / (sigma * np.sqrt(2.0 * np.pi))
         ax.plot(x, scale * np.exp(-0.5 * ((x - median) / sigma) ** 2), color=color, linestyle="--")
     ax.axvline(0.0, color=GREY, linewidth=0.9)
-    ax.set(xlabel="χ² of the wrong ordering less that of the right one, as if the first were right", ylabel="toys")
+    first = next(iter(sets))
+    other = "inverted" if first == "normal" else "normal"
+    ax.set(xlabel=f"Δχ² = χ²({other}) − χ²({first}) of simulated data sets", ylabel="data sets")
     ax.set_ylim(top=1.25 * ax.get_ylim()[1])
     ax.legend(loc="upper center", ncols=2)
     _heading(ax, title, "")
     return figure
+
+
+def _signed(x: float) -> str:
+    return f"{x:+.2f}".replace("-", "−")
