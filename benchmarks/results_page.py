@@ -1,4 +1,4 @@
-"""Write docs/results.md and the results block of README.md from docs/results/*.json. No number is typed by hand.
+"""Write the pages with results and the block of README.md from docs/results/*.json. No number is typed by hand.
 
     python benchmarks/results_page.py [--check]
 
@@ -15,7 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import chain_page  # noqa: E402 - files beside this one
+import choose_page  # noqa: E402
 import predictor_page  # noqa: E402
+import reproduced_page  # noqa: E402
 import selection_page  # noqa: E402
 import simulation_page  # noqa: E402
 import tuning_page  # noqa: E402
@@ -57,6 +59,11 @@ def records(folder):
     """The measurements there are, by name."""
     found = {name: folder / f"{name}.json" for name in HOW}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.is_file()}
+
+
+def everything(folder):
+    """All records of a folder, by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
 def number(name, value):
@@ -382,7 +389,7 @@ def page(found, reference):
     parts = [
         "# Results",
         "Published numbers beside ours, and speeds. This page is written by `make page` from the JSON files in "
-        "[results](results); do not edit it.",
+        "`docs/results`; do not edit it.",
     ]
     for name, title, write in (
         (FIRST, "JUNO's first measurement: 59.1 days of data", lambda n: first_measurement(n, reference[FIRST])),
@@ -452,13 +459,16 @@ def filled(readme, block):
 
 
 def pages(root=ROOT):
-    """Path → text of the two pages as the JSON files want them."""
+    """Path → text of the pages as the JSON files want them."""
     raw = json.loads((root / "tests" / "reference" / "juno.json").read_text(encoding="utf-8"))
     reference = {FIRST: raw["first_measurement"], SIX: raw["six_years"], RATES: raw}
     found = records(root / "docs" / "results")
     readme = root / "README.md"
+    every = everything(root / "docs" / "results")
     return {
         root / "docs" / "results.md": page(found, reference),
+        root / "docs" / "reproduced.md": reproduced_page.page(every),
+        root / "docs" / "choose.md": choose_page.page(every),
         readme: filled(readme.read_text(encoding="utf-8"), short(found)),
     }
 

@@ -252,14 +252,14 @@ def threads(tasks):
 
 @pytest.mark.parametrize("executor", [backwards, threads])
 def test_any_executor_will_do(tmp_path, reference, executor):
-    result = run_stage(tmp_path, stage(), seed=1, executor=executor)
+    result = run_stage(tmp_path, stage(), seed=1, jobs=executor)
     assert contents(tmp_path) == reference
     assert [s["chunk"] for s in result.summaries] == list(range(6))
 
 
 def test_an_executor_that_loses_chunks_is_found_out(tmp_path):
     with pytest.raises(RuntimeError, match=r"lost the chunks \[1, 2\]"):
-        run_stage(tmp_path, stage(chunks=3), seed=1, executor=lambda tasks: (run_task(t) for t in [next(tasks)]))
+        run_stage(tmp_path, stage(chunks=3), seed=1, jobs=lambda tasks: (run_task(t) for t in [next(tasks)]))
 
 
 def test_seed_and_chunk_change_the_file(tmp_path, reference):
@@ -386,7 +386,7 @@ def test_half_written_files_are_removed_before_there_are_new_ones(tmp_path, refe
         assert not half.exists()
         yield from in_process(tasks)
 
-    run_stage(tmp_path, stage(), seed=1, executor=look)
+    run_stage(tmp_path, stage(), seed=1, jobs=look)
     assert own.exists()
     assert contents(tmp_path) == reference
 
@@ -726,7 +726,7 @@ def nested(tasks):
 
 def test_a_run_inside_a_run_is_refused_too(tmp_path):
     with pytest.raises(NuebarError, match=f"process {os.getpid()} "):
-        run_stage(tmp_path, stage(), seed=1, executor=nested)
+        run_stage(tmp_path, stage(), seed=1, jobs=nested)
     run_stage(tmp_path, stage(), seed=1)
 
 
@@ -838,5 +838,5 @@ def test_local_processes_start_no_more_workers_than_there_is_work(tmp_path, monk
     started = []
     real = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(1) or real(*a, **k))
-    run_stage(tmp_path, stage(chunks=1), seed=1, executor=LocalProcesses(8))
+    run_stage(tmp_path, stage(chunks=1), seed=1, jobs=LocalProcesses(8))
     assert len(started) == 1

@@ -52,7 +52,7 @@ DOORS = {
     "numba": {"kernels.py"},
     "jinja2": {"report/page.py"},
     "dask": {"run/dask_workers.py"},
-    "distributed": {"run/dask_workers.py"},
+    "distributed": {"run/dask_workers.py", "run/cluster.py", "run/remote.py"},
     "dask_jobqueue": {"run/cluster.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

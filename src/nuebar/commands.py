@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from nuebar import __version__
+from nuebar.commands_cluster import cluster
+from nuebar.commands_feldman_cousins import fit_feldman_cousins
+from nuebar.commands_geoneutrinos import fit_geoneutrinos
+from nuebar.commands_goodness import fit_goodness
+from nuebar.commands_posterior import fit_posterior
 from nuebar.commands_run import report, run, status
 from nuebar.commands_select import select
+from nuebar.commands_sensitivity import fit_sensitivity
+from nuebar.commands_sterile import fit_sterile
 from nuebar.commands_toys import fit_ordering, fit_toys
 from nuebar.commands_tune import tune
 
@@ -40,10 +47,16 @@ fit, predict, simulate, events, config = (
     App(name="events", help="Look into event files, check them, bring them into our format."),
     App(name="config", help="Look at experiments."),
 )
-for sub in (fit, predict, simulate, select, tune, events, config):
+for sub in (fit, predict, simulate, select, tune, events, config, cluster):
     app.command(sub)
 fit.command(name="toys")(fit_toys)
 fit.command(name="ordering")(fit_ordering)
+fit.command(name="feldman-cousins")(fit_feldman_cousins)
+fit.command(name="posterior")(fit_posterior)
+fit.command(name="goodness")(fit_goodness)
+fit.command(name="sensitivity")(fit_sensitivity)
+fit.command(name="geoneutrinos")(fit_geoneutrinos)
+fit.command(name="sterile")(fit_sterile)
 for command in (run, report, status):
     app.command(command)
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
@@ -493,7 +506,13 @@ def predict_compare(
     return 0
 
 
-Jobs = Annotated[int, Parameter(help="Number of processes; the result does not depend on it.")]
+Jobs = Annotated[
+    int | None,
+    Parameter(help="Number of processes (all cores by default) or workers; the result does not depend on it."),
+]
+Cluster = Annotated[
+    str | None, Parameter(help="Work on a cluster: address or file of a Dask scheduler, or a TOML file.")
+]
 Seed = Annotated[int, Parameter(help="Seed of the run.")]
 Force = Annotated[bool, Parameter(negative="", help="Throw away what another configuration left in the folder.")]
 Budget = Annotated[float | None, Parameter(help="Start nothing new after so many seconds; the same command continues.")]
@@ -518,7 +537,8 @@ def simulate_calibration(
     cascades: int = 2_000_000,
     no_samples: Annotated[bool, Parameter(negative="")] = False,
     seed: Seed = 1,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     force: Force = False,
     max_seconds: Budget = None,
     debug: Debug = False,
@@ -558,7 +578,7 @@ def simulate_calibration(
         not no_samples,
         seed,
         out,
-        _options(jobs, force, max_seconds),
+        _options(jobs, cluster, force, max_seconds),
     )
 
 
@@ -575,7 +595,8 @@ def simulate_ibd(
     fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, instead of the experiment's.")] = None,
     light_yield: Annotated[Point, Parameter(help="Photons per MeV, instead of the experiment's.")] = None,
     seed: Seed = 1,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     force: Force = False,
     max_seconds: Budget = None,
     debug: Debug = False,
@@ -604,7 +625,7 @@ def simulate_ibd(
         (kB, fC, light_yield),
         seed,
         out,
-        _options(jobs, force, max_seconds),
+        _options(jobs, cluster, force, max_seconds),
     )
 
 
@@ -621,7 +642,8 @@ def simulate_singles(
     fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, instead of the experiment's.")] = None,
     light_yield: Annotated[Point, Parameter(help="Photons per MeV, instead of the experiment's.")] = None,
     seed: Seed = 1,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     force: Force = False,
     max_seconds: Budget = None,
     debug: Debug = False,
@@ -652,7 +674,7 @@ def simulate_singles(
         (kB, fC, light_yield),
         seed,
         out,
-        _options(jobs, force, max_seconds),
+        _options(jobs, cluster, force, max_seconds),
     )
 
 
@@ -675,7 +697,8 @@ def simulate_stream(
     fC: Annotated[Point, Parameter(name="--fC", help="Cherenkov factor, instead of the experiment's.")] = None,
     light_yield: Annotated[Point, Parameter(help="Photons per MeV, instead of the experiment's.")] = None,
     seed: Seed = 1,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     force: Force = False,
     max_seconds: Budget = None,
     debug: Debug = False,
@@ -722,7 +745,7 @@ def simulate_stream(
         (kB, fC, light_yield),
         seed,
         out,
-        _options(jobs, force, max_seconds),
+        _options(jobs, cluster, force, max_seconds),
     )
 
 
@@ -778,8 +801,10 @@ def config_list(*, debug: Debug = False) -> int:
     return 0
 
 
-def _options(jobs: int, force: bool, max_seconds: float | None) -> dict[str, Any]:
-    return {"jobs": jobs, "force": force, "max_seconds": max_seconds, "progress": _Progress()}
+def _options(jobs: int | None, cluster: str | None, force: bool, max_seconds: float | None) -> dict[str, Any]:
+    from nuebar.run.cluster import executor
+
+    return {"jobs": executor(cluster, jobs), "force": force, "max_seconds": max_seconds, "progress": _Progress()}
 
 
 def _response(point: tuple[float | None, ...]) -> Response | None:

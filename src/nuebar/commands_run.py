@@ -27,6 +27,7 @@ def run(
     force_stage: Words = None,
     until: str = "report",
     jobs: int | None = None,
+    cluster: str | None = None,
     full: Annotated[bool, Parameter(negative="")] = False,
     show: Annotated[bool, Parameter(negative="")] = False,
     debug: Debug = False,
@@ -49,7 +50,9 @@ def run(
     until
         Stop after this stage.
     jobs
-        Processes of the simulation; all cores by default.
+        Processes of the simulation (all cores by default), or workers.
+    cluster
+        Simulate on a cluster: address or file of a Dask scheduler, or a TOML file (see docs/cluster.md).
     full
         Train every model at the published size first (hours), and run with these.
     show
@@ -58,6 +61,7 @@ def run(
     from nuebar.chain.run_file import SHIPPED, load_run_file, show_run_file
     from nuebar.chain.runner import ChainJob, run_chain
     from nuebar.commands import progress_line, say
+    from nuebar.run.cluster import executor
 
     settings = _settings(changes)
     if seed is not None:
@@ -67,7 +71,7 @@ def run(
         say((SHIPPED.read_text(encoding="utf-8") if file is None and not settings else show_run_file(wanted)).rstrip())
         return 0
     progress = progress_line()
-    workers = jobs or _cores()
+    workers = executor(cluster, jobs)
     words = ["nuebar run", *([file.name] if file else []), *(f"--set {c}" for c in changes or ())]
     words += [f"--seed {seed}"] if seed is not None else []
     words += ["--full"] if full else []
@@ -136,9 +140,3 @@ def _settings(words: list[str] | None) -> dict[str, Any]:
         except (ValueError, RecursionError):
             raise NuebarError(f"--set {key}: expected a value that TOML knows, got {text[:40]!r} and so on") from None
     return out
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -281,7 +281,8 @@ def tune_validate(
     events: int = 10_000,
     unbinned: Flag = False,
     seed: int = 1,
-    jobs: int = 2,
+    jobs: int | None = None,
+    cluster: str | None = None,
     force: Flag = False,
     max_seconds: Budget = None,
     no_pictures: Flag = False,
@@ -318,7 +319,9 @@ def tune_validate(
     seed
         Of new data.
     jobs
-        Number of processes; the result does not depend on it.
+        Number of processes (all cores by default) or workers; the result does not depend on it.
+    cluster
+        Work on a cluster: address or file of a Dask scheduler, or a TOML file (see docs/cluster.md).
     force
         Throw away what another configuration left in the folder.
     out
@@ -326,6 +329,7 @@ def tune_validate(
     """
     from nuebar.commands import progress_line, say
     from nuebar.jobs.tune_validate import STUDIES, ValidateJob, run_validate, validation_report
+    from nuebar.run.cluster import executor
 
     job = ValidateJob(
         densities=tuple(density),
@@ -341,7 +345,8 @@ def tune_validate(
         unbinned=unbinned,
         seed=seed,
     )
-    records = run_validate(job, out, jobs=jobs, progress=progress_line(), force=force, max_seconds=max_seconds)
+    workers = executor(cluster, jobs)
+    records = run_validate(job, out, jobs=workers, progress=progress_line(), force=force, max_seconds=max_seconds)
     say(validation_report(records))
     if not no_pictures:
         from nuebar.jobs.tune_pictures import draw_validation

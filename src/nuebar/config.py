@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nuebar.config_checks import ISOTOPES, STATISTICS, check_experiment
+from nuebar.config_checks import ISOTOPES, STATISTICS, STERILE, check_experiment
 from nuebar.config_detector import Detector, check_detector
 from nuebar.errors import NuebarError
 from nuebar.parameters import OSCILLATION, Parameter
@@ -22,6 +22,7 @@ from nuebar.records import from_mapping, read_toml, refuse, replaced, to_mapping
 __all__ = [
     "ISOTOPES",
     "STATISTICS",
+    "STERILE",
     "Background",
     "Binning",
     "Core",
@@ -179,6 +180,7 @@ class Background:
     ``shape`` is a name of :data:`nuebar.physics.backgrounds.SHAPES`, several of them with weights
     (``{geoneutrinos_U = 0.77, geoneutrinos_Th = 0.23}``), or the path of a user's histogram.
     ``slope_sigma`` adds a pull that tilts the shape: the relative change per MeV around its mean energy.
+    ``rate_free`` frees the rate without a prior; ``rate_sigma`` is then not used.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Background:
     shape: str | dict[str, float]
     shape_sigma: float = 0.0
     slope_sigma: float = 0.0
+    rate_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -293,8 +296,13 @@ class Experiment:
         expected = f"a built-in word, or a file beside this one or in {EXPERIMENTS}"
         refuse(self.source or self.name, keys, expected, name, "correct the name or add the file")
 
+    @property
+    def sterile(self) -> bool:
+        """Whether there is a sterile state (``sin2_th14`` and ``dm2_41_eV2`` in the oscillation table)."""
+        return all(name in self.oscillation for name in STERILE)
+
     def oscillation_parameters(self) -> tuple[Parameter, ...]:
-        """The four oscillation parameters, in their fixed order."""
+        """The four oscillation parameters, in their fixed order, and those of a sterile state if there is one."""
         return tuple(
             Parameter(
                 name,
@@ -304,7 +312,7 @@ class Experiment:
                 unit="eV$^2$" if name.startswith("dm2") else "",
                 fixed=v.fixed,
             )
-            for name in OSCILLATION
+            for name in (*OSCILLATION, *(STERILE if self.sterile else ()))
             for v in (self.oscillation[name],)
         )
 

@@ -18,10 +18,11 @@ from nuebar.records import refuse
 if TYPE_CHECKING:
     from nuebar.config import Background, Binning, Core, Experiment, Reactor, Response, Systematics
 
-__all__ = ["ISOTOPES", "STATISTICS", "check_experiment"]
+__all__ = ["ISOTOPES", "STATISTICS", "STERILE", "check_experiment"]
 
 STATISTICS = ("cnp", "poisson", "barlow-beeston", "pearson", "neyman")
 ISOTOPES = ("U235", "U238", "Pu239", "Pu241")
+STERILE = ("sin2_th14", "dm2_41_eV2")  # both or neither
 CROSS_SECTIONS = ("vogel-beacom", "strumia-vissani")
 
 HIGHEST_EDGE_MeV = 50.0  # far above reactor antineutrinos: a larger number is a mistake of unit
@@ -215,8 +216,10 @@ def _increasing(values: list[float]) -> bool:
 
 def _check_oscillation(e: Experiment, check: Checker) -> None:
     for name in e.oscillation:
-        check.need(name in OSCILLATION, f"oscillation.{name}", f"one of {', '.join(OSCILLATION)}", name)
-    for name in OSCILLATION:
+        known = (*OSCILLATION, *STERILE)
+        check.need(name in known, f"oscillation.{name}", f"one of {', '.join(known)}", name)
+    sterile = STERILE if any(n in e.oscillation for n in STERILE) else ()
+    for name in (*OSCILLATION, *sterile):
         check.need(name in e.oscillation, f"oscillation.{name}", "a value", None, "add it")
         v, key = e.oscillation[name], f"oscillation.{name}"
         check.need(v.sigma is None or v.sigma > 0, f"{key}.sigma", "a width above 0", v.sigma, "or leave it out")

@@ -43,7 +43,7 @@ from nuebar.parameters import OSCILLATION
 from nuebar.predict.spectrum import Predictor
 from nuebar.predict.store import load_predictor, predictor_folder
 from nuebar.records import from_mapping
-from nuebar.run import Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 from nuebar.select.config import load_selection
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.ibd_kinematics import IbdSpectrum
@@ -267,14 +267,14 @@ def outcome_row(
 
 
 def run_ensemble(
-    study: Ensemble, folder: str | Path, *, jobs: int = 1, progress: Progress | None = None
+    study: Ensemble, folder: str | Path, *, jobs: Workers = 1, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Do all seeds, in chunks: what is done is kept, and the number of processes changes nothing.
 
     Args:
         study: What is wanted.
         folder: Of the study.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
 
     Returns:

@@ -19,6 +19,7 @@ from nuebar.io.results import save_result
 from nuebar.jobs.ibd import IbdJob, run_ibd
 from nuebar.jobs.pairs import experiment_pairs
 from nuebar.predict.spectrum import SpectrumModel, build_model
+from nuebar.run import Workers
 from nuebar.simulate.quench import Response
 
 __all__ = ["run_prediction"]
@@ -28,7 +29,7 @@ LIGHT = ("kB_g_cm2_GeV", "fC", "light_yield_per_MeV")
 
 
 def run_prediction(
-    run: RunFile, home: Path, place: Path, *, jobs: int = 1, progress: Progress | None = None
+    run: RunFile, home: Path, place: Path, *, jobs: Workers = 1, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Predict, and compare.
 
@@ -36,7 +37,7 @@ def run_prediction(
         run: The run file.
         home: Folder of the run, of which the stages ``select`` and ``tune`` are read.
         place: Folder of the stage.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
 
     Returns:
@@ -72,7 +73,7 @@ def _compared(
     posterior: ResponsePosterior,
     values: dict[str, float],
     place: Path,
-    jobs: int,
+    jobs: Workers,
     progress: Progress | None,
 ) -> dict[str, Any]:
     """The predictor beside events that were simulated for this and weighted one by one."""

@@ -21,6 +21,7 @@ from nuebar.io.results import load_result, save_result
 from nuebar.jobs.calibration import CalibrationJob, run_calibration
 from nuebar.jobs.ibd import IbdJob, run_ibd
 from nuebar.jobs.singles import SinglesJob, run_singles
+from nuebar.run import Workers
 from nuebar.run.chunk import plain
 from nuebar.run.manifest import differences, sentence
 from nuebar.select.config import load_selection
@@ -32,13 +33,13 @@ Progress = Callable[[str, int, int], None]
 MODEL = "model.json"
 
 
-def retrained(run: RunFile, folder: Path, *, jobs: int = 1, progress: Progress | None = None) -> RunFile:
+def retrained(run: RunFile, folder: Path, *, jobs: Workers = 1, progress: Progress | None = None) -> RunFile:
     """Train what is not trained yet.
 
     Args:
         run: The run file; its table ``full`` has the sizes.
         folder: Where simulations and models go.
-        jobs: Number of processes of the simulations.
+        jobs: Number of processes of the simulations, or an executor.
         progress: Called as ``progress(what, done, total)``.
 
     Returns:

@@ -19,6 +19,7 @@ from nuebar.io.event_paths import find_files
 from nuebar.io.files import atomic_write_text
 from nuebar.io.results import git_commit, save_result, versions
 from nuebar.records import read_toml, to_mapping
+from nuebar.run import Workers
 from nuebar.run.lock import hold
 
 __all__ = ["ChainJob", "run_chain"]
@@ -36,14 +37,14 @@ class ChainJob:
         run: The run file.
         force: Stages to do again, with those after them.
         until: Last stage to be done.
-        jobs: Number of processes of the simulation.
+        jobs: Number of processes of the simulation, or an executor.
         command: For the record.
     """
 
     run: RunFile
     force: tuple[str, ...] = ()
     until: str = STAGES[-1]
-    jobs: int = 1
+    jobs: Workers = 1
     command: str = ""
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from nuebar.io.results import save_result
 from nuebar.jobs.calibration import CalibrationJob, run_calibration, write_point
 from nuebar.jobs.pair_sample import PairSampleJob, run_pair_sample
 from nuebar.jobs.stream import Skim, StreamJob, run_stream
+from nuebar.run import Workers
 from nuebar.select.config import load_selection
 
 __all__ = ["interactions_per_day", "run_simulation", "simulated_experiment"]
@@ -63,13 +64,13 @@ def simulated_experiment(experiment: Experiment, truth: Truth) -> Experiment:
     return override(experiment, {"detector.ibd_per_day": rate})
 
 
-def run_simulation(run: RunFile, place: Path, *, jobs: int = 1, progress: Progress | None = None) -> dict[str, Any]:
+def run_simulation(run: RunFile, place: Path, *, jobs: Workers = 1, progress: Progress | None = None) -> dict[str, Any]:
     """Simulate what the run does not take from its user.
 
     Args:
         run: The run file.
         place: Folder of the stage.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nuebar.fit.result import FitResult
 from nuebar.io.results import load_result
 from nuebar.parameters import OSCILLATION
 from nuebar.run import status
+from nuebar.run.manifest import MANIFEST
 
 __all__ = ["recovered", "run_summary", "status_lines"]
 
@@ -80,19 +82,31 @@ def status_lines(folder: Path) -> list[str]:
     for stage in stages:
         done = (folder / stage / DONE).exists()
         lines.append(f"{stage}: {'done' if done else 'begun'}")
-        places = [folder / stage, *sorted(p for p in (folder / stage).iterdir() if p.is_dir())]
-        for place in places:
-            lines += [f"  {line}" for line in _chunks(place)]
+        lines += [f"  {line}" for line in _chunks_below(folder / stage)]
     missing = [s for s in STAGES if s not in stages]
     if stages and missing:
         lines.append(f"to be done: {', '.join(missing)}")
-    return lines or _chunks(folder) or [f"{folder}: nothing here works in stages"]
+    lines += _chunks_below(folder, besides=tuple(folder / stage for stage in stages))
+    return lines or [f"{folder}: nothing here works in stages"]
 
 
-def _chunks(place: Path) -> list[str]:
-    """One line for each stage of chunks in a folder."""
-    lines = []
-    for s in status(place):
-        lines.append(f"{s.name}: {s.done} of {s.chunks} chunks done, {s.missing} missing, {s.failed} failed")
-        lines += [f"  chunk {chunk}: {error}" for chunk, error in s.errors]
+def _chunks_below(folder: Path, besides: tuple[Path, ...] = ()) -> list[str]:
+    """One line for each stage of chunks in a folder and in those below, and how many chunks that are together."""
+    homes = sorted({path.parents[1] for path in folder.rglob(MANIFEST)} - {folder.parent})
+    lines, counts = [], []
+    for home in homes:
+        if any(home.is_relative_to(place) for place in besides):
+            continue
+        within = "" if home == folder else f"{home.relative_to(folder)}: "
+        for s in status(home):
+            counts.append((s.done, s.chunks, s.missing, s.failed))
+            lines.append(f"{within}{_counted(s.name, counts[-1])}")
+            lines += [f"  chunk {chunk}: {error}" for chunk, error in s.errors]
+    if len(counts) > 1:
+        lines.append(_counted("together", [sum(column) for column in zip(*counts, strict=True)]))
     return lines
+
+
+def _counted(name: str, counts: Sequence[int]) -> str:
+    done, chunks, missing, failed = counts
+    return f"{name}: {done} of {chunks} chunks done, {missing} missing, {failed} failed"

@@ -132,7 +132,16 @@ def parse_axes(words: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def default_axes(parameters: ParameterSet, n_sigma: float = 3.0, points: int = DEFAULT_POINTS) -> dict[str, np.ndarray]:
-    """The four oscillation parameters around their nominal values, in errors expected of JUNO after six years."""
+    """The four oscillation parameters around their nominal values, in errors expected of JUNO after six years.
+
+    Args:
+        parameters: Nominal values and limits.
+        n_sigma: Half width of each axis in those errors.
+        points: Number of values on each axis.
+
+    Returns:
+        Name → values, each of shape ``(points,)``, inside the limits.
+    """
     out = {}
     for name, relative in SIX_YEARS.items():
         value = parameters[name].value

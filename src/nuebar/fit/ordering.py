@@ -276,6 +276,9 @@ class OrderingStudy:
             first: Number of the first toy.
             options: What fluctuates.
             progress: Called with (fits done, fits in all).
+
+        Raises:
+            NuebarError: No toys were asked for.
         """
         if n < 1:
             raise NuebarError(f"ordering: expected at least one toy, got {n}")
@@ -406,6 +409,11 @@ def scaled(fit: SpectrumFit, factor: float) -> SpectrumFit:
 
 def crossing(exposures: Sequence[float], delta_chi2: Sequence[float], level: float = 9.0) -> float | None:
     """Exposure at which Δχ² reaches a level, between the points by a straight line.
+
+    Args:
+        exposures: In any unit, increasing.
+        delta_chi2: Δχ² at each.
+        level: The one wanted; 9 is 3σ.
 
     Returns:
         None if it is not reached, or reached before the first point.

@@ -28,6 +28,9 @@ def delta_chi2_level(cl: float, dof: int) -> float:
     Args:
         cl: Probability content, in (0, 1), e.g. 0.6827.
         dof: Number of parameters of the region: 1 for an interval, 2 for a contour.
+
+    Raises:
+        NuebarError: The level is not between 0 and 1.
     """
     if not 0 < cl < 1:
         raise NuebarError(f"expected a confidence level between 0 and 1, got {cl}; 68.27 % is 0.6827")

@@ -320,6 +320,9 @@ def impacts(fit: SpectrumFit, result: FitResult, of: Sequence[str]) -> dict[str,
 
     Returns:
         Parameter of interest → nuisance parameter → impact, largest first.
+
+    Raises:
+        NuebarError: A parameter of interest is not free.
     """
     order = list(result.parameter_order)
     sigma = np.sqrt(np.diag(result.covariance))

@@ -304,6 +304,9 @@ def read_source(
         column: The file's name for photo-electrons.
         columns: A column map, as for :class:`~nuebar.io.events.EventFile`, instead of ``column``.
 
+    Returns:
+        Charges of single events, or a histogram, whichever the file has.
+
     Raises:
         NuebarError: The file, line, column, row or key that is wrong.
     """

@@ -247,6 +247,9 @@ class TextTable:
             line: Line of the file, or None for the whole table.
             column: Name of the column, or None for the whole row.
             message: Expected, got, and what to do.
+
+        Raises:
+            NuebarError: Always.
         """
         where = f", line {line}" if line is not None else ""
         where += f", column {column!r}" if column is not None else ""

@@ -131,6 +131,9 @@ class Histogram:
             name: Which of several; not needed if there is only one.
             allow_negative: Whether contents below zero are meant.
 
+        Returns:
+            The histogram.
+
         Raises:
             NuebarError: The file is not UHI JSON of one axis, or the name is not in it.
         """

@@ -119,6 +119,9 @@ def load_posterior(path: str | os.PathLike[str]) -> ResponsePosterior:
     Args:
         path: As written by :func:`save_posterior`; samples may be missing.
 
+    Returns:
+        The checked posterior.
+
     Raises:
         NuebarError: The file is missing, of another kind or format, or holds no Gaussian.
     """

@@ -86,7 +86,17 @@ def number_type(dtype: np.dtype) -> np.dtype | None:
 
 
 def fail(path: str | os.PathLike[str], column: str | None, row: int | None, message: str) -> NoReturn:
-    """Raise the sentence that names file, column and row (counted from 0)."""
+    """Raise the sentence that names file, column and row (counted from 0).
+
+    Args:
+        path: The file.
+        column: Its column, if one is meant.
+        row: Its row, if one is meant.
+        message: What was expected, what came, what to do.
+
+    Raises:
+        NuebarError: Always.
+    """
     where = f", column {column!r}" if column is not None else ""
     where += f", row {row}" if row is not None else ""
     raise NuebarError(f"{path}{where}: {message}")
@@ -94,7 +104,20 @@ def fail(path: str | os.PathLike[str], column: str | None, row: int | None, mess
 
 @contextmanager
 def reading(path: str | os.PathLike[str], column: str, start: int, stop: int) -> Iterator[None]:
-    """Tell whatever a reader of binary data raises in the body as damage of these rows."""
+    """Tell whatever a reader of binary data raises in the body as damage of these rows.
+
+    Args:
+        path: The file.
+        column: What is read.
+        start: First row.
+        stop: One after the last row.
+
+    Yields:
+        Nothing; the body reads.
+
+    Raises:
+        NuebarError: The body raised something that damaged data raise.
+    """
     try:
         yield
     except NuebarError:

@@ -231,6 +231,9 @@ def load_tuning(path: str | os.PathLike[str]) -> TuningResult:
     Args:
         path: As written by :func:`save_tuning`.
 
+    Returns:
+        The result with its samples.
+
     Raises:
         NuebarError: The file is missing, of another kind or format, or incomplete.
     """

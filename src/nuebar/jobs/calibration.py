@@ -19,7 +19,7 @@ from nuebar.io.event_writer import EventWriter
 from nuebar.io.files import output_folder
 from nuebar.jobs.experiments import described, recalled
 from nuebar.records import from_mapping, to_mapping
-from nuebar.run import Stage, StageResult, run_stage
+from nuebar.run import Stage, StageResult, Workers, run_stage
 from nuebar.simulate.calibration import (
     CalibrationPlan,
     CalibrationSet,
@@ -84,7 +84,7 @@ def run_calibration(
     job: CalibrationJob,
     folder: str | Path,
     *,
-    jobs: int = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -94,7 +94,7 @@ def run_calibration(
     Args:
         job: What is wanted.
         folder: The run folder: ``pools-<role>`` and a folder of the set's name appear in it.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
         force: Throw away what another configuration has left there.
         max_seconds: Start nothing new after this time.

@@ -16,7 +16,7 @@ from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.io.event_writer import EventWriter
 from nuebar.jobs.experiments import described, recalled
 from nuebar.parameters import OSCILLATION
-from nuebar.run import Stage, StageResult, run_stage
+from nuebar.run import Stage, StageResult, Workers, run_stage
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.ibd import ibd_cascades, ibd_events
 from nuebar.simulate.ibd_kinematics import IbdSpectrum
@@ -132,7 +132,7 @@ def run_ibd(
     job: IbdJob,
     folder: str | Path,
     *,
-    jobs: int = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -142,7 +142,7 @@ def run_ibd(
     Args:
         job: What is wanted.
         folder: The run folder: ``spectrum`` and ``ibd`` (and ``ibd-cascades``) appear in it.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
         force: Throw away what another configuration has left there.
         max_seconds: Start nothing new after this time.

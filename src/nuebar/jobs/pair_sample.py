@@ -15,7 +15,7 @@ from nuebar.io.event_writer import EventWriter
 from nuebar.jobs.experiments import described, recalled
 from nuebar.jobs.ibd import IbdJob, load_spectrum, run_ibd, spectrum_stage
 from nuebar.jobs.stream import pair_sources, shapes_stage
-from nuebar.run import Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.quench import Response
 from nuebar.simulate.random import derive_key
@@ -70,7 +70,7 @@ def run_pair_sample(
     job: PairSampleJob,
     folder: str | Path,
     *,
-    jobs: int = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -83,7 +83,7 @@ def run_pair_sample(
     Args:
         job: What is wanted.
         folder: The run folder; the pairs are ``<source>/chunk-*.parquet``, beside ``spectrum`` and ``shapes``.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
         force: Throw away what another configuration has left there.
         max_seconds: Start nothing new after this time, stage by stage.

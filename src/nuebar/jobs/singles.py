@@ -15,7 +15,7 @@ from nuebar.errors import NuebarError
 from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.io.event_writer import EventWriter
 from nuebar.jobs.experiments import described, recalled
-from nuebar.run import Stage, StageResult, run_stage
+from nuebar.run import Stage, StageResult, Workers, run_stage
 from nuebar.simulate.accidentals import accidental_pairs
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.pool import CascadePool
@@ -80,7 +80,7 @@ def run_singles(
     job: SinglesJob,
     folder: str | Path,
     *,
-    jobs: int = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -90,7 +90,7 @@ def run_singles(
     Args:
         job: What is wanted.
         folder: The run folder.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
         force: Throw away what another configuration has left there.
         max_seconds: Start nothing new after this time.

@@ -16,7 +16,7 @@ from nuebar.io.event_writer import EventWriter
 from nuebar.jobs.experiments import described, recalled
 from nuebar.jobs.ibd import load_spectrum, spectrum_stage
 from nuebar.jobs.singles import load_singles, singles_stages
-from nuebar.run import Stage, StageResult, run_stage
+from nuebar.run import Stage, StageResult, Workers, run_stage
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.quench import Response
 from nuebar.simulate.random import derive_key
@@ -120,7 +120,7 @@ def run_stream(
     job: StreamJob,
     folder: str | Path,
     *,
-    jobs: int = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -130,7 +130,7 @@ def run_stream(
     Args:
         job: What is wanted.
         folder: The run folder; the stream is ``stream/chunk-*.parquet``.
-        jobs: Number of processes.
+        jobs: Number of processes, or an executor.
         progress: Called as ``progress(what, done, total)``.
         force: Throw away what another configuration has left there.
         max_seconds: Start nothing new after this time.

@@ -20,7 +20,7 @@ from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.io.calibration import load_table, stored_charges
 from nuebar.io.files import atomic_path, output_folder, read_json
 from nuebar.io.results import load_result, save_result
-from nuebar.run import Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 from nuebar.simulate.calibration import load_plan
 from nuebar.simulate.pool import CascadePool
 from nuebar.stats.distances import statistical_floor
@@ -95,7 +95,7 @@ def run_validate(
     job: ValidateJob,
     folder: str | os.PathLike[str],
     *,
-    jobs: int = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -105,7 +105,7 @@ def run_validate(
     Args:
         job: What is wanted.
         folder: Where chunks, ``<study>-<density>.json`` and ``validation.json`` appear.
-        jobs: Number of processes of the studies that simulate.
+        jobs: Number of processes of the studies that simulate, or an executor.
         progress: Called as ``progress(what, done, total)``.
         force: Throw away chunks of another configuration.
         max_seconds: Start nothing new after this time.

@@ -358,6 +358,9 @@ def world_reactors(
 
     Returns:
         Bin fractions, shape (n,), sum 1.
+
+    Raises:
+        NuebarError: Baselines and weights, or the four fission fractions, do not go together.
     """
     near, far = baseline_range_km
     distances, rates = np.asarray(baselines_km, dtype=float), np.asarray(baseline_weights, dtype=float)
@@ -393,6 +396,14 @@ def accidentals(edges_MeV: ArrayLike, resolution: Resolution, *, response: Respo
     210Bi and 40K inside; β with γ of 214Bi and 208Tl inside, in the ratio of equal masses of 238U and 232Th
     (0.359 · 4.06 / 12.4 = 0.12, nominal). 14C (endpoint 0.156 MeV) and 85Kr stay below a prompt threshold of
     0.7 MeV and are left out; so are the quenched α lines, and muon spallation, which is vetoed.
+
+    Args:
+        edges_MeV: Bins of reconstructed energy, shape ``(bins + 1,)``.
+        resolution: Energy resolution.
+        response: From deposited to visible energy; none by default.
+
+    Returns:
+        Share of each bin, shape ``(bins,)``.
     """
     lines = ((1.4608, 0.10), (1.7645, 0.04), (2.6145, 0.08))
     density = sum(np.where(energy > _CELLS, weight / energy, 0.0) for energy, weight in lines)
@@ -445,6 +456,9 @@ def li9_he8(
 
     Returns:
         Bin fractions, shape (n,), sum 1.
+
+    Raises:
+        NuebarError: The share of 8He is not between 0 and 1.
     """
     if not 0.0 <= he8_fraction <= 1.0:
         raise NuebarError(f"expected he8_fraction in [0, 1], got {he8_fraction!r}; give the share of 8He decays")
@@ -502,6 +516,9 @@ def alpha_n(
 
     Returns:
         Bin fractions, shape (n,), sum 1.
+
+    Raises:
+        NuebarError: The shares of the three groups are wrong.
     """
     if len(group_fractions) != 3 or min(group_fractions) < 0.0 or not sum(group_fractions) > 0.0:
         raise NuebarError(f"expected three group_fractions ≥ 0 with a sum > 0, got {group_fractions!r}; see the order")
@@ -549,6 +566,9 @@ def double_neutrons(
 
     Returns:
         Bin fractions, shape (n,), sum 1.
+
+    Raises:
+        NuebarError: The share of the tail is not between 0 and 1.
     """
     if not 0.0 <= tail_fraction <= 1.0:
         raise NuebarError(f"expected tail_fraction in [0, 1], got {tail_fraction!r}; give the share of the tail")
@@ -581,6 +601,9 @@ def fast_neutrons(
 
     Returns:
         Bin fractions, shape (n,), sum 1.
+
+    Raises:
+        NuebarError: The slope makes the density negative.
     """
     edges, _ = _check_edges(edges_MeV), _check_resolution(resolution)
     if not min(1.0 + slope_per_MeV * edges[0], 1.0 + slope_per_MeV * edges[-1]) >= 0.0:
@@ -615,6 +638,9 @@ def atmospheric_nc(
 
     Returns:
         Bin fractions, shape (n,), sum 1.
+
+    Raises:
+        NuebarError: The decay energy is not above 0, or the plateau is negative.
     """
     edges, _ = _check_edges(edges_MeV), _check_resolution(resolution)
     if not (decay_MeV > 0.0 and plateau >= 0.0):

@@ -20,10 +20,12 @@ __all__ = [
     "Eigensystem",
     "PHASE_per_eV2_km_MeV",
     "POTENTIAL_eV2_per_MeV",
+    "averaged",
     "dm2_ee",
     "eigensystem",
     "matter",
     "ordering",
+    "survival",
     "vacuum",
 ]
 
@@ -62,6 +64,15 @@ def ordering(dm2_31_eV2: float) -> str:
 def dm2_ee(sin2_th12: ArrayLike, dm2_21_eV2: ArrayLike, dm2_31_eV2: ArrayLike) -> Array:
     """Δm²ee = cos²θ12 Δm²31 + sin²θ12 Δm²32 in eV² (Nunokawa, Parke, Zukanovich, PRD 72, 013009 (2005))."""
     return jnp.asarray(dm2_31_eV2) - jnp.asarray(sin2_th12) * dm2_21_eV2
+
+
+def averaged(*, sin2_th12: ArrayLike, sin2_th13: ArrayLike) -> Array:
+    """P(ν̄e → ν̄e) = Σ |U_ei|⁴ where sources lie at so many distances that every oscillation averages out.
+
+    c13⁴ (1 - ½ sin²2θ12) + s13⁴: 0.55, for geoneutrinos (PDG review 14; G. Fiorentini et al., PR 453, 117 (2007)).
+    """
+    s12, s13 = jnp.asarray(sin2_th12), jnp.asarray(sin2_th13)
+    return (1.0 - s13) ** 2 * (1.0 - 2.0 * s12 * (1.0 - s12)) + s13**2
 
 
 def vacuum(
@@ -201,7 +212,12 @@ def matter(
     e_nu = jnp.asarray(e_nu_MeV)
     potential = POTENTIAL_eV2_per_MeV * electrons_per_nucleon * jnp.asarray(density_g_cm3) * e_nu
     m = eigensystem(potential, sin2_th12=sin2_th12, sin2_th13=sin2_th13, dm2_21_eV2=dm2_21_eV2, dm2_31_eV2=dm2_31_eV2)
-    phase = PHASE_per_eV2_km_MeV * jnp.asarray(baseline_km) / e_nu
+    return survival(m, PHASE_per_eV2_km_MeV * jnp.asarray(baseline_km) / e_nu)
+
+
+def survival(m: Eigensystem, phase_per_eV2: ArrayLike) -> Array:
+    """P(ν̄e → ν̄e) of an eigensystem, at a phase of 1267 L/E per eV² (:data:`PHASE_per_eV2_km_MeV`)."""
+    phase = jnp.asarray(phase_per_eV2)
     loss = m.w1 * m.w2 * jnp.sin(phase * m.dm2_21) ** 2
     loss += m.w3 * (m.w1 * jnp.sin(phase * m.dm2_31) ** 2 + m.w2 * jnp.sin(phase * m.dm2_32) ** 2)
     return 1.0 - 4.0 * loss

@@ -192,6 +192,9 @@ def folded_spectra(
 
     Returns:
         Counts, shape ``(points, bins)``, and their derivatives, ``(points, bins, 4)`` or ``(points, bins, 0)``.
+
+    Raises:
+        NuebarError: Parameters are not finite or of another shape.
     """
     rows = np.asarray(rows, dtype=float)
     if rows.ndim != 2 or rows.shape[1] != len(OSCILLATION) or not np.all(np.isfinite(rows)):

@@ -115,7 +115,19 @@ def lever(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def signal_shape(experiment: Experiment, fine_edges: np.ndarray, inputs: CommonInputs | None) -> np.ndarray:
-    """Relative bin-to-bin uncertainty of the signal in each fine bin."""
+    """Relative bin-to-bin uncertainty of the signal in each fine bin.
+
+    Args:
+        experiment: Names the table of the uncertainty.
+        fine_edges: Fine bins in MeV, shape ``(fine bins + 1,)``.
+        inputs: JUNO's common inputs, which replace the table.
+
+    Returns:
+        Relative standard deviations, shape ``(fine bins,)``; zeros if there is none.
+
+    Raises:
+        NuebarError: The table is damaged, or does not cover the bins.
+    """
     s = experiment.systematics
     centre = 0.5 * (fine_edges[1:] + fine_edges[:-1])
     if s.spectrum_shape == "none":

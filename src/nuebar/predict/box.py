@@ -61,6 +61,9 @@ def check_inside(parameters: Mapping[str, object], box: Box, predictor: str) -> 
         parameters: Name → value.
         box: Name → (low, high).
         predictor: The predictor's name, for the message.
+
+    Raises:
+        NuebarError: A parameter is outside.
     """
     for name, (low, high) in box.items():
         value = parameters.get(name)
@@ -80,7 +83,16 @@ def physics_vector(parameters: Mapping[str, ArrayLike]) -> Array:
 
 
 def check_parameters(parameters: Mapping[str, object], known: tuple[str, ...], required: tuple[str, ...]) -> None:
-    """Refuse unknown, missing, non-finite or unphysical parameters, by name."""
+    """Refuse unknown, missing, non-finite or unphysical parameters, by name.
+
+    Args:
+        parameters: Values by name.
+        known: Names that are taken.
+        required: Names that must be there.
+
+    Raises:
+        NuebarError: One is unknown, missing, not finite or unphysical.
+    """
     for name in required:
         if name not in parameters:
             raise NuebarError(f"missing parameter {name!r}; a prediction needs {', '.join(required)}")

@@ -73,6 +73,9 @@ def check_reactors(predictor: Any, arrays: SignalInputs, where: str) -> None:
         predictor: From Monte Carlo; one whose provenance does not tell cores is believed.
         arrays: Of the experiment.
         where: For the message.
+
+    Raises:
+        NuebarError: They are other reactors, or the predictor does not say which.
     """
     told = predictor.provenance.get("cores")
     if told is None:

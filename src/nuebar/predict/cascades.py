@@ -107,6 +107,9 @@ class Cascades:
             fiducial_radius_m: Largest reconstructed radius of prompt events; the experiment's own by default.
             progress: Called as ``progress(what, done, total)``.
 
+        Returns:
+            The prompt events before light.
+
         Raises:
             NuebarError: There are no cascades, a file is damaged, or the experiment has no detector.
         """
@@ -149,6 +152,9 @@ class Cascades:
             experiment: With a ``[detector]`` table.
             fiducial_radius_m: Largest reconstructed radius of prompt events; the experiment's own by default.
             provenance: Where they come from.
+
+        Raises:
+            NuebarError: No event is inside of the fiducial volume.
         """
         model = DetectorModel.build(experiment)
         radius = fiducial_radius_m or model.detector.fiducial_radius_m

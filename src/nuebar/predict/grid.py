@@ -688,6 +688,9 @@ def access_times(predictor: GridPredictor, n: int = 1000, seed: int = 0) -> Acce
         predictor: The grid.
         n: Random places inside it; a tenth of them (at most 50) are read cold.
         seed: Of the places.
+
+    Returns:
+        The times.
     """
     low, high = np.array(list(predictor.box.values())).T
     p = np.random.default_rng(seed).uniform(low, high, (n, 4))

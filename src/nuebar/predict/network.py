@@ -243,6 +243,9 @@ class NetworkPredictor(eqx.Module):
 
         Returns:
             Counts, float64, shape ``(n, bins)``.
+
+        Raises:
+            NuebarError: Parameters are not finite or of another shape.
         """
         rows = np.asarray(parameters, dtype=float)
         if rows.ndim != 2 or rows.shape[1] != len(OSCILLATION) or not np.all(np.isfinite(rows)):
@@ -349,6 +352,9 @@ def load_network(folder: str | os.PathLike[str]) -> NetworkPredictor:
 
     Args:
         folder: As written by :func:`save_network`.
+
+    Returns:
+        The predictor.
 
     Raises:
         NuebarError: The folder does not hold a network predictor of this format, or its arrays do not fit.

@@ -96,8 +96,9 @@ def model_parameters(
     for letter, width in zip("abc", () if response else s.resolution, strict=False):
         pull(f"resolution_{letter}", width)
     for background in b:
-        width = background.rate_sigma
-        out.append(Parameter(f"bkg_{background.name}", 0.0, width or None, fixed=width == 0))
+        width = 0.0 if background.rate_free else background.rate_sigma
+        fixed = width == 0 and not background.rate_free
+        out.append(Parameter(f"bkg_{background.name}", 0.0, width or None, fixed=fixed))
         pull(f"slope_{background.name}", background.slope_sigma)
     parameters = ParameterSet(out)
     if posterior is not None:

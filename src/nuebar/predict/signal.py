@@ -196,7 +196,16 @@ def _deposits(e_nu_MeV: jax.Array) -> tuple[jax.Array, jax.Array]:
 def nonlinearity(
     experiment: Experiment, release: Juno2025Release | None = None, inputs: CommonInputs | None = None
 ) -> Nonlinearity | None:
-    """The non-linearity that the experiment asks for, from a table, Birks' law, a release or the common inputs."""
+    """The non-linearity that the experiment asks for, from a table, Birks' law, a release or the common inputs.
+
+    Args:
+        experiment: Says which.
+        release: JUNO's release of 2025, if the experiment takes its curve.
+        inputs: JUNO's common inputs, which replace the experiment's.
+
+    Returns:
+        The curve with its pulls; None if reconstructed energy is deposited energy.
+    """
     kind = experiment.response.nonlinearity
     if kind == "none":
         return None
@@ -264,6 +273,9 @@ def signal_inputs(
 
     Returns:
         The inputs of the predictors.
+
+    Raises:
+        NuebarError: The bins see no reactor antineutrinos.
     """
     e_nu, de = neutrino_grid()
     with np.errstate(over="ignore", invalid="ignore"):  # _check_events says it in words

@@ -28,6 +28,7 @@ from nuebar.predict.mc_error import mc_covariance, summed_mc
 from nuebar.predict.nuisances import JointPrior, model_parameters
 from nuebar.predict.signal import SignalInputs, experiment_edges, signal_inputs
 from nuebar.predict.stencil import Stencil
+from nuebar.predict.sterile import SterilePredictor, with_sterile
 from nuebar.predict.store import load_predictor, predictor_folder
 
 if TYPE_CHECKING:
@@ -261,6 +262,7 @@ def build_model(
     release: Juno2025Release | None = None,
     inputs: CommonInputs | None = None,
     windows: Windows | None = None,
+    sterile: bool = False,
 ) -> tuple[SpectrumModel, ParameterSet]:
     """The model of an experiment and its parameters.
 
@@ -277,6 +279,8 @@ def build_model(
         release: A release of data (curves, background shapes, un-oscillated spectrum), as the experiment says.
         inputs: JUNO's common inputs, which replace the embedded ones.
         windows: Ranges of the mass splittings for the harmonic predictor.
+        sterile: Add a sterile state without mixing, its two parameters fixed; an experiment whose oscillation table
+            has them needs no word. Then every bin is computed by direct integration, whatever the predictor's name.
 
     Returns:
         The model, and all its parameters with priors and limits, in the order of the vector.
@@ -285,6 +289,7 @@ def build_model(
         NuebarError: Experiment, predictor, pairs and posterior do not go together.
     """
     options: dict[str, Any] = {"release": release, "inputs": inputs}
+    experiment = with_sterile(experiment) if sterile and not experiment.sterile else experiment
     signal, arrays = _signal(experiment, predictor, pairs, windows, options)
     try:
         parameters = model_parameters(experiment, arrays, signal, posterior)
@@ -335,6 +340,16 @@ def _signal(
 ) -> tuple[Any, SignalInputs]:
     """The predictor, and the arrays of the experiment on its bins."""
     word = os.fspath(predictor) if isinstance(predictor, str | os.PathLike) else None
+    if experiment.sterile:
+        if isinstance(predictor, SterilePredictor) and pairs is None:
+            return predictor, signal_inputs(experiment, edges=_own_edges(predictor, experiment), **options)
+        if pairs is not None or word not in ("harmonic", "matrix", "sterile"):
+            raise NuebarError(
+                "a sterile state is predicted from the experiment itself: leave pairs and other predictors out, "
+                f"got {'pairs' if pairs is not None else repr(word or predictor.name)}"  # type: ignore[union-attr]
+            )
+        arrays = signal_inputs(experiment, **options)
+        return SterilePredictor.build(arrays), arrays
     if pairs is not None:
         if word is None:
             raise NuebarError(f"expected a predictor or pairs to build one from, got {predictor!r} and pairs")

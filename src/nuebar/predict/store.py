@@ -71,6 +71,9 @@ def load_predictor(folder: str | os.PathLike[str]) -> Any:
     Args:
         folder: As written by :func:`save_predictor` or :func:`nuebar.predict.grid.build_grid`.
 
+    Returns:
+        The predictor, of the kind that the folder holds.
+
     Raises:
         NuebarError: The folder holds none, one of another version or of an unknown kind, or was altered.
     """
@@ -176,6 +179,9 @@ def load_harmonic(folder: str | os.PathLike[str]) -> HarmonicPredictor:
 
     Args:
         folder: As written by :func:`save_harmonic`.
+
+    Returns:
+        The predictor.
 
     Raises:
         NuebarError: The folder does not hold a harmonic predictor of this format.

@@ -6,9 +6,11 @@ files do not depend on the number of workers, on their order, or on how often th
     stage = Stage("stream", "nuebar.simulate.stream:chunk", config={"days": 30}, chunks=30)
     result = run_stage("out", stage, seed=1, jobs=2)
     result.paths  # out/stream/chunk-00000.parquet ...
+
+``jobs`` may be an executor instead, such as :class:`nuebar.run.dask_workers.DaskWorkers`.
 """
 
-from nuebar.run.chunk import Executor, Outcome, Task, chunk_key, in_process, run_task
+from nuebar.run.chunk import Executor, Outcome, Task, TaskSource, Workers, chunk_key, in_process, run_task
 from nuebar.run.overview import StageStatus, status
 from nuebar.run.runner import StageResult, UnfinishedError, run_stage
 from nuebar.run.stage import Stage
@@ -23,7 +25,9 @@ __all__ = [
     "StageResult",
     "StageStatus",
     "Task",
+    "TaskSource",
     "UnfinishedError",
+    "Workers",
     "chunk_key",
     "in_process",
     "run_stage",

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import traceback
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,17 +70,31 @@ class Outcome:
     cause: BaseException | None = None
 
 
+class TaskSource(Iterator[Task]):
+    """The tasks of a run, which end early when it shall stop."""
+
+    @property
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether the run shall stop: an executor that waits for workers then gives up waiting."""
+
+
 class Executor(Protocol):
     """Whatever runs tasks: this process, local workers, a cluster.
 
     A task is taken from the iterator only when there is a place for it, as the iterator ends early when a run shall
-    stop. Outcomes come in any order, one for each task taken. Closing the returned generator ends the running
-    tasks at once.
+    stop (a :class:`TaskSource` says so beforehand). Outcomes come in any order, one for each task taken; fewer only
+    if there was nobody to do them when the run was over. Closing the returned generator ends the running tasks at
+    once.
     """
 
     def __call__(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
         """Run the tasks with :func:`run_task` and yield what came of each."""
         ...
+
+
+Workers = int | Executor
+"""Who does chunks: so many processes of this machine, or an executor."""
 
 
 def chunk_key(seed: int, stage: str, chunk: int) -> int:

@@ -41,7 +41,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-    """Write the description, unless it is there already; other versions than before are noted with a warning."""
+    """Write the description, unless it is there already; other versions than before are noted with a warning.
+
+    Args:
+        folder: Of the run.
+        content: What to write.
+        before: What was there already.
+    """
     now = {**versions(), "numba": _installed("numba"), "pyarrow": _installed("pyarrow")}
     seen = list(before["versions"]) if before else []
     if seen and seen[-1] != now:

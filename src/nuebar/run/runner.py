@@ -17,7 +17,17 @@ from typing import Any
 
 from nuebar.errors import NuebarError
 from nuebar.io.files import output_folder
-from nuebar.run.chunk import Executor, Outcome, Task, chunk_key, in_process, plain, remove_temporaries
+from nuebar.run.chunk import (
+    Executor,
+    Outcome,
+    Task,
+    TaskSource,
+    Workers,
+    chunk_key,
+    in_process,
+    plain,
+    remove_temporaries,
+)
 from nuebar.run.ledger import LEDGER, Entry, Ledger, read_ledger
 from nuebar.run.lock import hold
 from nuebar.run.manifest import contradictions, read_manifest, sentence, write_manifest
@@ -54,11 +64,10 @@ def run_stage(
     stage: Stage,
     *,
     seed: int,
-    jobs: int = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
-    executor: Executor | None = None,
 ) -> StageResult:
     """Do the chunks of a stage that are not done yet, into ``<folder>/<stage name>/chunk-00000<suffix>`` and on.
 
@@ -70,11 +79,10 @@ def run_stage(
         folder: Folder of the run; made if absent. Only one run at a time may use it.
         stage: What is to be done.
         seed: Seed of the run; each chunk's key follows from it, see :func:`~nuebar.run.chunk.chunk_key`.
-        jobs: Number of processes; 1 works in this one.
+        jobs: Number of processes, of which 1 works in this one; or the executor that runs the chunks.
         progress: Called as ``progress(stage name, done, chunks)``, first with the chunks that were kept.
         force: If the folder holds the same stage of another configuration, throw that away.
         max_seconds: Start no new chunk after this time, but at least one.
-        executor: What runs the chunks, instead of ``jobs`` local processes.
 
     Returns:
         Files and summaries of all chunks.
@@ -98,8 +106,7 @@ def run_stage(
     with hold(home) as lock, _termination_as_exit():
         place = output_folder(home / stage.name)
         entries = _open(place, content, force)
-        if executor is None:
-            executor = LocalProcesses(jobs, keep_open=lock) if jobs > 1 or stage.isolated else in_process
+        executor = _executor(jobs, stage, lock)
         with Ledger(place / LEDGER) as ledger:
             todo = _Todo(stage, content, place, entries, max_seconds)
             kept = stage.chunks - len(todo.chunks)
@@ -113,8 +120,14 @@ def run_stage(
     return StageResult(stage.name, stage.paths(home), summaries, kept)
 
 
-def _check(stage: Stage, seed: int, jobs: int, max_seconds: float | None) -> None:
-    for name, value, least in (("seed", seed, 0), ("jobs", jobs, 1)):
+def _executor(jobs: Workers, stage: Stage, lock: tuple[int, ...]) -> Executor:
+    if not isinstance(jobs, int):
+        return jobs
+    return LocalProcesses(jobs, keep_open=lock) if jobs > 1 or stage.isolated else in_process
+
+
+def _check(stage: Stage, seed: int, jobs: Workers, max_seconds: float | None) -> None:
+    for name, value, least in (("seed", seed, 0), ("jobs", 1 if callable(jobs) else jobs, 1)):
         if type(value) is not int or value < least:
             raise NuebarError(f"stage {stage.name!r}, {name}: expected {least} or more, got {value!r}; correct it")
     if max_seconds is not None and not max_seconds > 0:
@@ -182,15 +195,9 @@ class _Todo:
     def path(self, chunk: int) -> Path:
         return chunk_path(self.place, chunk, self.stage.suffix)
 
-    def tasks(self) -> Iterator[Task]:
+    def tasks(self) -> TaskSource:
         """The next task, whenever somebody asks; none after a failure or beyond the time."""
-        begin, config = time.monotonic(), json.dumps(self.content["config"])
-        for n, chunk in enumerate(self.chunks):
-            late = self.max_seconds is not None and time.monotonic() - begin > self.max_seconds
-            if self.failures or (n > 0 and late):
-                return
-            key = chunk_key(self.content["seed"], self.stage.name, chunk)
-            yield Task(self.stage.name, self.stage.function, config, chunk, key, os.path.abspath(self.path(chunk)))
+        return _Tasks(self)
 
     def settle(self, outcome: Outcome, ledger: Ledger) -> None:
         """Record what came of a chunk."""
@@ -225,6 +232,29 @@ class _Todo:
                 f"stage {name!r}: {self.done} of {total} chunks are done after the {self.max_seconds:g} s that were "
                 "given; the same command continues"
             )
+
+
+class _Tasks(TaskSource):
+    """The chunks to be done, in order, as tasks."""
+
+    def __init__(self, todo: _Todo) -> None:
+        self._todo, self._begin, self._given = todo, time.monotonic(), 0
+        self._config = json.dumps(todo.content["config"])
+
+    @property
+    def over(self) -> bool:
+        limit = self._todo.max_seconds
+        return bool(self._todo.failures) or (limit is not None and time.monotonic() - self._begin > limit)
+
+    def __next__(self) -> Task:
+        todo, n = self._todo, self._given
+        # One chunk is done in the shortest of times, or the same command would not get on.
+        if n >= len(todo.chunks) or todo.failures or (n > 0 and self.over):
+            raise StopIteration
+        self._given += 1
+        chunk, stage = todo.chunks[n], todo.stage
+        key = chunk_key(todo.content["seed"], stage.name, chunk)
+        return Task(stage.name, stage.function, self._config, chunk, key, os.path.abspath(todo.path(chunk)))
 
 
 def _work(todo: _Todo, executor: Executor, ledger: Ledger, progress: Progress | None) -> None:

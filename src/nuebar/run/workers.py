@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, cast
@@ -54,7 +54,7 @@ class LocalProcesses:
 
     def __call__(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
         """Run the tasks; see :class:`~nuebar.run.chunk.Executor`."""
-        workers: set[_Worker] = set()
+        workers: set[WorkerProcess] = set()
         with selectors.DefaultSelector() as selector:
             try:
                 while True:
@@ -68,15 +68,21 @@ class LocalProcesses:
                 for worker in workers:
                     worker.kill()
 
-    def _start(self, task: Task, workers: set[_Worker], selector: selectors.BaseSelector, deaths: int = 0) -> None:
-        with _signals_held():
-            worker = _Worker.start(self.keep_open)
+    def _start(
+        self, task: Task, workers: set[WorkerProcess], selector: selectors.BaseSelector, deaths: int = 0
+    ) -> None:
+        with signals_held():
+            worker = WorkerProcess.start(self.keep_open)
             workers.add(worker)
         selector.register(worker.replies, selectors.EVENT_READ, worker)
         worker.send(task, deaths)
 
     def _next(
-        self, worker: _Worker, tasks: Iterator[Task], workers: set[_Worker], selector: selectors.BaseSelector
+        self,
+        worker: WorkerProcess,
+        tasks: Iterator[Task],
+        workers: set[WorkerProcess],
+        selector: selectors.BaseSelector,
     ) -> Iterator[Outcome]:
         """Take the worker's outcome and give it, or its heir, something to do."""
         outcome = worker.receive()
@@ -95,12 +101,15 @@ class LocalProcesses:
             if deaths < self.attempts:
                 self._start(task, workers, selector, deaths)
             else:
-                yield Outcome(task.chunk, error=_obituary(code, deaths))
+                yield Outcome(task.chunk, error=obituary(code, deaths))
 
 
 @dataclass(eq=False)
-class _Worker:
-    """A worker process, the task it has, and how often that task took a worker down before."""
+class WorkerProcess:
+    """A worker process, the task it has, and how often that task took a worker down before.
+
+    It ends when the line to it is closed, so with the process that has started it, however that dies.
+    """
 
     process: subprocess.Popen[str]
     requests: IO[str]
@@ -109,14 +118,32 @@ class _Worker:
     deaths: int = field(init=False, default=0)
 
     @classmethod
-    def start(cls, keep_open: tuple[int, ...]) -> _Worker:
-        path = json.dumps([os.path.abspath(entry) for entry in sys.path])
+    def start(
+        cls,
+        keep_open: tuple[int, ...] = (),
+        paths: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        folder: str | None = None,
+    ) -> WorkerProcess:
+        """Start one.
+
+        Args:
+            keep_open: File descriptors that it shall inherit.
+            paths: Where it shall look for modules besides the places of this process.
+            environment: What its environment shall have besides that of this process.
+            folder: Where it shall work; where this process does by default.
+
+        Raises:
+            NuebarError: The system refuses.
+        """
+        path = json.dumps(list(dict.fromkeys([*map(os.path.abspath, sys.path), *paths])))
         try:
             process = subprocess.Popen(
                 [sys.executable, "-c", _START, path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **WORKER_ENVIRONMENT},
+                env={**os.environ, **(environment or {}), **WORKER_ENVIRONMENT},
+                cwd=folder,
                 pass_fds=keep_open,
                 text=True,
                 encoding="utf-8",
@@ -126,6 +153,7 @@ class _Worker:
         return cls(process, cast("IO[str]", process.stdin), cast("IO[str]", process.stdout))
 
     def send(self, task: Task, deaths: int = 0) -> None:
+        """Give it a chunk to do."""
         self.task, self.deaths = task, deaths
         # A worker that has died meanwhile is noticed when its answer is read.
         with suppress(BrokenPipeError):
@@ -134,12 +162,13 @@ class _Worker:
 
     def receive(self) -> Outcome | None:
         """What came of the task, or None if the worker died over it."""
+        line = self.line()
+        return None if line is None else outcome_of(line)
+
+    def line(self) -> str | None:
+        """The same as the worker wrote it, for :func:`outcome_of`."""
         line = self.replies.readline()
-        if not line.endswith("\n"):
-            return None
-        record = json.loads(line)
-        trace = record.pop("trace")
-        return Outcome(**record, cause=_WorkerTraceback(f"\n{trace}") if trace else None)
+        return line if line.endswith("\n") else None
 
     def end(self) -> int:
         """Close the line, on which the worker leaves, and return its exit code."""
@@ -151,6 +180,7 @@ class _Worker:
             return self.process.wait()
 
     def kill(self) -> None:
+        """End it from the middle of its chunk."""
         self.process.kill()
         self.process.wait()
         self._close()
@@ -161,8 +191,15 @@ class _Worker:
                 stream.close()
 
 
+def outcome_of(line: str) -> Outcome:
+    """The outcome that a worker has written."""
+    record = json.loads(line)
+    trace = record.pop("trace")
+    return Outcome(**record, cause=_WorkerTraceback(f"\n{trace}") if trace else None)
+
+
 @contextmanager
-def _signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[None]:
     """Keep Ctrl-C and termination waiting; a process started meanwhile never gets them.
 
     They go to a whole group of processes, but it is this one that ends its workers.
@@ -174,7 +211,8 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _obituary(code: int, deaths: int) -> str:
+def obituary(code: int, deaths: int) -> str:
+    """Why a chunk failed that took down ``deaths`` workers, the last one with this exit code."""
     try:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     except ValueError:

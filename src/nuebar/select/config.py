@@ -161,6 +161,9 @@ def load_selection(word_or_path: str | Path = "published") -> SelectionConfig:
     Args:
         word_or_path: A name of :func:`available_selections`, or a path that ends in ``.toml``.
 
+    Returns:
+        The checked selection.
+
     Raises:
         NuebarError: There is no such file, it is not TOML, or a key is unknown, missing, of a wrong type or out of
             range.

@@ -82,6 +82,9 @@ def binomial_upper(passed: float, total: float, *, cl: float = 0.9) -> float:
         passed: k, which may be an effective number.
         total: n.
         cl: Confidence level.
+
+    Raises:
+        NuebarError: The numbers are no share, or the level is not between 0 and 1.
     """
     if not 0 < cl < 1 or not 0 <= passed <= total:
         raise NuebarError(f"upper limit: expected 0 <= passed <= total and 0 < cl < 1, got {passed}, {total}, {cl}")

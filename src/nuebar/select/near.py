@@ -64,6 +64,9 @@ class NearPairs:
             accidentals: Shape ``(n, 10)``.
             window_us: Largest time difference.
             **options: Other attributes.
+
+        Raises:
+            NuebarError: There are too few pairs.
         """
         r3 = np.sort(np.concatenate([accidentals[:, _R3P], accidentals[:, _R3D]]).astype(np.float64))
         if r3.size < 100:

@@ -162,6 +162,9 @@ def new_network(
         sample: Training features of both classes, shape ``(n, 10)``: their means and deviations are kept.
         hidden: Units of the hidden layers.
         inputs: One of :data:`INPUTS`.
+
+    Raises:
+        NuebarError: A feature is the same in all pairs.
     """
     network = skeleton(hidden, inputs)
     x = np.asarray(mapped(jnp.asarray(checked(sample)), inputs), np.float64)

@@ -138,6 +138,9 @@ def at_threshold(
         threshold: Least score that is kept; 0 for cuts.
         rates: For purity and F₁.
         how: Goes into the result.
+
+    Raises:
+        NuebarError: The threshold is not a number.
     """
     if np.isnan(threshold):
         raise NuebarError("threshold: expected a number, got NaN")
@@ -153,7 +156,16 @@ def at_threshold(
 
 
 def by_f1(signal: ScoreDistribution, background: ScoreDistribution, rates: Rates) -> OperatingPoint:
-    """The threshold of the largest F₁, with the background at the upper end of its error."""
+    """The threshold of the largest F₁, with the background at the upper end of its error.
+
+    Args:
+        signal: Scores of antineutrinos.
+        background: Scores of accidental pairs.
+        rates: Of both, a day.
+
+    Returns:
+        The operating point.
+    """
     t, eff, false = _candidates(signal, background)
     best = int(np.argmax(_f1(eff, false, rates)))
     return at_threshold(signal, background, t[best], rates, how=f"largest F1, {rates.name} rates")
@@ -163,6 +175,15 @@ def by_efficiency(
     signal: ScoreDistribution, background: ScoreDistribution, wanted: float, rates: Rates
 ) -> OperatingPoint:
     """The highest threshold with at least a wanted efficiency.
+
+    Args:
+        signal: Scores of antineutrinos.
+        background: Scores of accidental pairs.
+        wanted: Least efficiency, a share.
+        rates: Of both, a day.
+
+    Returns:
+        The operating point.
 
     Raises:
         NuebarError: The efficiency is not between 0 and 1.
@@ -176,6 +197,15 @@ def by_efficiency(
 
 def by_purity(signal: ScoreDistribution, background: ScoreDistribution, wanted: float, rates: Rates) -> OperatingPoint:
     """The threshold of the largest efficiency among those with at least a wanted purity at the upper end of background.
+
+    Args:
+        signal: Scores of antineutrinos.
+        background: Scores of accidental pairs.
+        wanted: Least purity, a share.
+        rates: Of both, a day.
+
+    Returns:
+        The operating point.
 
     Raises:
         NuebarError: The purity is not between 0 and 1, or no threshold has it.
@@ -275,6 +305,9 @@ def curves(
         rates: For purity and F₁.
         thresholds: Logits; by default even ones over the range of the finite scores of antineutrinos.
         points: How many.
+
+    Raises:
+        NuebarError: Scores are not finite, or there are too few points.
     """
     if thresholds is None:
         t = signal.thresholds

@@ -194,6 +194,9 @@ def fit_ratio(
         radius_m: Of the detector.
         pairs: Of each class, at most; all training pairs by default.
         splits: As for :func:`~nuebar.select.train.train_network`.
+
+    Returns:
+        The classifier.
     """
     arrays = {IBD: matrices.ibd, ACCIDENTALS: matrices.accidentals}
     splits = dict(splits or {name: split_of(name, len(a)) for name, a in arrays.items()})

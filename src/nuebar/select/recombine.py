@@ -109,6 +109,9 @@ def singles_of_pairs(pairs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Returns:
         ``e_rec_MeV``, ``x_m``, ``y_m``, ``z_m`` of shape ``(2 n,)``: prompt events, then delayed ones.
+
+    Raises:
+        NuebarError: A column is missing.
     """
     missing = [f"{part}_{name}" for part in ("prompt", "delayed") for name in _EVENT if f"{part}_{name}" not in pairs]
     if missing:

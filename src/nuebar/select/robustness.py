@@ -247,6 +247,9 @@ def extra_vertex_m(sigma_m: float, factor: float) -> float:
     Args:
         sigma_m: The resolution at 1 MeV, of one coordinate.
         factor: At least 1; vertices cannot be made better.
+
+    Raises:
+        NuebarError: The resolution is not above 0, or the factor below 1.
     """
     if not (sigma_m > 0 and 1 <= factor < math.inf):
         raise NuebarError(f"vertex resolution: expected it above 0 and a factor of at least 1, got {sigma_m}, {factor}")
@@ -272,6 +275,9 @@ def shifted(pairs: Mapping[str, np.ndarray], shift: Shift, *, seed: int = 1) -> 
         pairs: Columns of pairs; others are left out.
         shift: What is different.
         seed: Of the extra spread: the same pairs move the same way, scaled by its size.
+
+    Raises:
+        NuebarError: A column is missing.
     """
     missing = [name for name in PAIR_COLUMNS if name not in pairs]
     if missing:
@@ -536,6 +542,9 @@ def rate_changes(
 
     Returns:
         For each factor the accidental pairs a day, the operating point at the threshold and that of the largest F₁.
+
+    Raises:
+        NuebarError: A factor is not above 0.
     """
     rows = []
     for factor in singles:

@@ -142,6 +142,9 @@ def search(
         splits: As for :func:`~nuebar.select.train.train_network`.
         progress: Called as ``progress("search", trials done, trials)``.
 
+    Returns:
+        The best recipe, and all trials.
+
     Raises:
         NuebarError: Optuna is missing, the folder has another study, or no trial could be completed.
     """

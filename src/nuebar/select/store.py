@@ -151,6 +151,9 @@ def load_classifier(word: str | os.PathLike[str]) -> Classifier:
     Args:
         word: One of :data:`PRETRAINED`, or a folder as written by :func:`save_classifier`.
 
+    Returns:
+        The classifier.
+
     Raises:
         NuebarError: There is none, it was altered, or its arrays do not fit together.
     """

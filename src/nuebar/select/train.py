@@ -295,6 +295,9 @@ def train_network(
         report: Called as ``report(number, cross-entropy)`` at every validation, numbered from 1 in each call; it may
             raise to stop.
 
+    Returns:
+        The network with the weights of its best validation, and how it got there.
+
     Raises:
         NuebarError: There are too few pairs, or the loss is no finite number.
     """

@@ -119,6 +119,9 @@ def train_trees(
         splits: As for :func:`~nuebar.select.train.train_network`.
         progress: Called as ``progress("trees", rounds done, rounds)``.
 
+    Returns:
+        The classifier.
+
     Raises:
         NuebarError: xgboost is missing, or there are too few pairs.
     """

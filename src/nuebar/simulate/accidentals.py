@@ -45,6 +45,9 @@ def accidental_pairs(
     Returns:
         ``prompt_…`` and ``delayed_…`` of n_pe, e_rec_MeV, x_m, y_m, z_m and ``true_…_material``, and ``dt_ns``; shape
         ``(n,)``.
+
+    Raises:
+        NuebarError: Number or window is not above 0, or hardly any single is above the threshold.
     """
     if n < 1 or window_ns < 1:
         raise NuebarError(f"accidental pairs: expected a number and a window above 0, got {n} and {window_ns} ns")

@@ -154,6 +154,9 @@ def gamma_cascades(
         key: Key of the random numbers.
         material: Tables of the scintillator.
         per_gram: Its electrons in mol/g.
+
+    Raises:
+        NuebarError: An energy is outside of the tables.
     """
     gammas = np.asarray(energies_MeV, dtype=np.float64)
     if not (gammas.size and np.all((gammas > 1e-3) & (gammas < 15.0))):

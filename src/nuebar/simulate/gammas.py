@@ -151,7 +151,13 @@ _PER_LOG = (_GRID - 1) / (math.log(_GRID_MAX_MeV) - _LOG_MIN)
 
 @njit
 def interaction(e_MeV: float, u: float, tables: PhotonTables) -> int:
-    """What happens to a photon: 0 Compton scattering, 1 pair production, 2 photo-absorption."""
+    """What happens to a photon: 0 Compton scattering, 1 pair production, 2 photo-absorption.
+
+    Args:
+        e_MeV: Its energy.
+        u: A uniform number.
+        tables: Cross-sections.
+    """
     x = (math.log(e_MeV) - _LOG_MIN) * _PER_LOG
     i = min(max(int(x), 0), _GRID - 2)
     f = x - i
@@ -164,7 +170,13 @@ def interaction(e_MeV: float, u: float, tables: PhotonTables) -> int:
 
 @njit
 def compton(e_MeV: float, key: np.uint64, counter: np.uint64) -> tuple:
-    """Energy of the scattered photon by [KN], and the next counter."""
+    """Energy of the scattered photon by [KN], and the next counter.
+
+    Args:
+        e_MeV: Energy before.
+        key: Of the draws.
+        counter: The next draw.
+    """
     k = e_MeV / _ME
     low = 1.0 / (1.0 + 2.0 * k)
     a1 = -math.log(low)

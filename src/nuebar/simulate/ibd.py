@@ -85,6 +85,9 @@ def ibd_cascades(
         pairs: How many.
         key: Key of the random numbers; stage 2 needs another one.
         first_event: Number of the first pair.
+
+    Raises:
+        NuebarError: No pairs were asked for.
     """
     if pairs < 1:
         raise NuebarError(f"pairs: expected at least one, got {pairs}")

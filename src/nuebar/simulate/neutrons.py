@@ -118,7 +118,17 @@ def slow_down(
 
 @njit
 def wander(place: np.ndarray, diffusion_m: float, key: np.uint64, counter: np.uint64) -> np.uint64:
-    """Diffuse as a thermal neutron until capture: ⟨r²⟩ = 6 L²; returns the next counter."""
+    """Diffuse as a thermal neutron until capture: ⟨r²⟩ = 6 L²; returns the next counter.
+
+    Args:
+        place: Vertex in m, shape ``(3,)``; it is moved.
+        diffusion_m: Diffusion length L.
+        key: Of the draws.
+        counter: The next draw.
+
+    Returns:
+        The next counter.
+    """
     sigma = math.sqrt(2.0) * diffusion_m
     for k in range(3):
         place[k] += sigma * normal(key, counter)

@@ -56,6 +56,24 @@ def follow_positron(
 
     Two gammas of 511 keV fly back to back from rest. In flight their angles to the track follow from their energies.
     Bremsstrahlung goes along the track.
+
+    Args:
+        t_MeV: Kinetic energy.
+        x: Place in m.
+        y: Likewise.
+        z: Likewise.
+        u: Direction, a unit vector.
+        v: Likewise.
+        w: Likewise.
+        spheres: Radii of the layers.
+        electrons: Tables of the electrons that photons set in motion.
+        key: Of the draws.
+        counter: The next draw.
+        stack: Room for photons that wait.
+        radiated: Room for photons of bremsstrahlung.
+        codes: Gets the deposits as 16-bit numbers.
+        n: How many deposits there are already.
+        centre: Gets energy times place, and energy.
     """
     counter, many, n = stop_positron(t_MeV, electrons, key, counter, radiated, 0, codes, n)
     stays = t_MeV + 2.0 * _ME
@@ -109,7 +127,22 @@ def follow_capture(
     n: int,
     centre: np.ndarray,
 ) -> tuple:
-    """Gammas of a capture on hydrogen or carbon, each in a direction of its own."""
+    """Gammas of a capture on hydrogen or carbon, each in a direction of its own.
+
+    Args:
+        on_carbon: Whether the capture is on carbon.
+        x: Place in m.
+        y: Likewise.
+        z: Likewise.
+        spheres: Radii of the layers.
+        electrons: Tables of the electrons that photons set in motion.
+        key: Of the draws.
+        counter: The next draw.
+        stack: Room for photons that wait.
+        codes: Gets the deposits as 16-bit numbers.
+        n: How many deposits there are already.
+        centre: Gets energy times place, and energy.
+    """
     centre[0] = centre[1] = centre[2] = centre[3] = 0.0
     u, v, w = isotropic(key, counter)
     counter += _TWO

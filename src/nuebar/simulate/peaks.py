@@ -55,6 +55,9 @@ def fit_peak(
         high: Window above the mean.
         bins: Bins in the window.
 
+    Returns:
+        Position and width with their errors.
+
     Raises:
         NuebarError: The width is not positive, fewer than 200 events lie near the guess, or the window runs away.
     """

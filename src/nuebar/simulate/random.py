@@ -121,7 +121,13 @@ def normal(key: np.uint64, counter: np.uint64) -> float:
 
 @njit
 def poisson(mean: float, key: np.uint64, counter: np.uint64) -> int:
-    """A Poisson number from one draw, by inversion: exact, and meant for means below some hundreds."""
+    """A Poisson number from one draw, by inversion: exact, and meant for means below some hundreds.
+
+    Args:
+        mean: Of the distribution.
+        key: Of the draw.
+        counter: Which draw.
+    """
     u = uniform(key, counter)
     n = 0
     term = math.exp(-mean)

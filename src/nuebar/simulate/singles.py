@@ -75,6 +75,9 @@ def singles_light(pools: Mapping[str, CascadePool], model: DetectorModel) -> Sin
     Args:
         pools: Material → pool.
         model: The detector at the parameter point.
+
+    Raises:
+        NuebarError: There is no material.
     """
     if not pools:
         raise NuebarError("pools: expected at least one material, got none")

@@ -114,6 +114,9 @@ def kinds(pairs: Sequence[str], materials: Sequence[str]) -> dict[str, int]:
 
     Returns:
         Name → number; a pair has one for its prompt and one for its delayed event.
+
+    Raises:
+        NuebarError: There are too many kinds of pairs.
     """
     table = {"muon": MUON}
     for i, name in enumerate(pairs):
@@ -229,7 +232,16 @@ def _edge_share(depth_m: float, radius_m: float) -> float | None:
 
 
 def muon_events(model: DetectorModel, window: Window, seed: int) -> dict[str, np.ndarray]:
-    """Muons through the scintillator: straight chords, vertical enough for one flux over its cross-section."""
+    """Muons through the scintillator: straight chords, vertical enough for one flux over its cross-section.
+
+    Args:
+        model: The detector.
+        window: Its begin and length.
+        seed: Of the run.
+
+    Returns:
+        Columns of a stream, one row a muon.
+    """
     rng = _generator(seed, "muons", window.number)
     n = int(rng.poisson(model.detector.muon_Hz * window.seconds))
     radius = model.detector.radius_m

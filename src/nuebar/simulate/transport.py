@@ -114,7 +114,22 @@ def layer_of(radius_m: float, spheres: Layers) -> int:
 def push(
     stack: np.ndarray, depth: int, e_MeV: float, x: float, y: float, z: float, u: float, v: float, w: float
 ) -> int:
-    """Put a photon on the stack, if there is room; returns the new depth."""
+    """Put a photon on the stack, if there is room; returns the new depth.
+
+    Args:
+        stack: Photons that wait, one row each.
+        depth: How many there are.
+        e_MeV: Energy.
+        x: Place in m.
+        y: Likewise.
+        z: Likewise.
+        u: Direction, a unit vector.
+        v: Likewise.
+        w: Likewise.
+
+    Returns:
+        The new depth.
+    """
     if depth >= stack.shape[0]:
         return depth
     row = stack[depth]

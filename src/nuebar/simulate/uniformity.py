@@ -67,6 +67,9 @@ def uniformity_map(
         azimuth: Relative amplitude at the edge of a pattern cos(folds·φ), growing as r³; not corrected.
         folds: Periods of that pattern.
 
+    Returns:
+        The map as it is, and as the correction believes it.
+
     Raises:
         NuebarError: The table is not a grid or not positive, is not 1 at the centre, or the calibration points do not
             increase.

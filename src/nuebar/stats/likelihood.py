@@ -171,7 +171,7 @@ class PoissonCost(Cost):
     With t = (μ − n)/n a bin costs n t² g(t), where g(t) = 2 [t − ln(1 + t)]/t² = 1 − 2t/3 + t²/2 − … is
     smooth and positive, and its residual is −t √(n g): sign and derivatives at μ = n need no special case.
 
-    Args:
+    Attributes:
         counts: observed counts, shape `(n_data,)`, at least 0; fractions are allowed (Asimov data).
     """
 
@@ -243,7 +243,7 @@ class BarlowBeestonCost(Cost):
     With t = (b − n)/n and r = b/n = 1 + t a bin costs t² [n g(t) + V/r²], g as in `PoissonCost`, and its residual is
     −t times the root of the bracket. All parts are sums of positive numbers, but for the difference μ − n itself.
 
-    Args:
+    Attributes:
         counts: observed counts, shape `(n_data,)`, at least 0; fractions are allowed (Asimov data).
     """
 
@@ -362,7 +362,7 @@ class NeymanPearsonCost(_ChiSquare):
     There is no ln V term: an extra variance that grows with the parameters pulls them up a little. Keep it
     small beside the statistical one, or freeze it at the best fit.
 
-    Args:
+    Attributes:
         counts: observed counts, shape `(n_data,)`, at least 0.
     """
 
@@ -379,7 +379,7 @@ class PearsonCost(_ChiSquare):
 
     Source: Ji et al., arXiv:1903.07185.
 
-    Args:
+    Attributes:
         counts: observed counts, shape `(n_data,)`, at least 0.
     """
 
@@ -392,7 +392,7 @@ class NeymanCost(_ChiSquare):
 
     Source: Ji et al., arXiv:1903.07185.
 
-    Args:
+    Attributes:
         counts: observed counts, shape `(n_data,)`, above 0: an empty bin has no variance here.
     """
 
@@ -483,7 +483,7 @@ class Term(eqx.Module):
 class Bound(Term):
     """A cost bound to the model that predicts its data.
 
-    Args:
+    Attributes:
         cost: the data and their statistic.
         model: function of the parameter vector that gives the expected counts, shape `(n_data,)`, or a pair
             `(expected counts, extra variance)`. Use one function object, or one `equinox.Module`, for all

@@ -169,6 +169,9 @@ def sample(
         max_calls: Budget of likelihood evaluations; what is there when it is used up comes back as not valid.
         progress: Called as ``progress(what, done, total)``; total is 0 where nobody knows.
 
+    Returns:
+        The draws with their quality.
+
     Raises:
         NuebarError: In single precision, for arguments that make no sense, if the likelihood is not finite at the
             start, or if the package of the method is missing.

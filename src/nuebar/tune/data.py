@@ -131,6 +131,9 @@ class CalibrationData:
             pe_to_observable: Observable per photo-electron.
             outside: Source → events below and above.
             about: Where each source came from.
+
+        Raises:
+            NuebarError: A histogram has another number of bins.
         """
         beside = np.array([(outside or {}).get(source, (0.0, 0.0)) for source in counts])
         bins = np.asarray(edges).size - 1

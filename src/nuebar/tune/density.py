@@ -151,6 +151,11 @@ def response_vector(response: Mapping[str, float], limits: tuple[tuple[float, fl
 def source_index(source: str, sources: tuple[str, ...], density: str) -> int:
     """The row of a source.
 
+    Args:
+        source: Its name.
+        sources: Those that the density knows.
+        density: Its name, for the message.
+
     Raises:
         NuebarError: The density does not know it.
     """

@@ -316,6 +316,9 @@ def fit_gammas(
         sigma: The common relative error, where the reading has one.
         box: Limits of the parameters.
 
+    Returns:
+        The fit.
+
     Raises:
         NuebarError: The reading is unknown, or does not fit the errors.
     """

@@ -439,6 +439,9 @@ class ResponseProblem:
         Args:
             x: Parameters.
             free: Which are wanted; None means all. Rows and columns of the others are zero.
+
+        Raises:
+            NuebarError: The sources leave a combination of free parameters unknown.
         """
         x = np.asarray(x, float)
         free = np.ones(x.shape, bool) if free is None else np.asarray(free, bool)

@@ -215,6 +215,9 @@ def batched_fits(
         tolerance: Of ln L; the first order within it is taken, else the last one.
         reach: Half width of the region in standard deviations; doubled once if a best fit lies beyond.
 
+    Returns:
+        One row a data set.
+
     Raises:
         NuebarError: Weights of another shape or not finite, a source without events, a start outside the box.
     """

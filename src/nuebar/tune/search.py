@@ -274,6 +274,9 @@ def search(
         ranges: What is searched; by default those of :data:`RANGES`.
         progress: Called as ``progress("search", steps done, steps at most)``.
 
+    Returns:
+        The best recipe, and all trials.
+
     Raises:
         NuebarError: The package is missing, the folder has another study, or no trial could be completed.
     """

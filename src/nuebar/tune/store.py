@@ -78,6 +78,9 @@ def save_density(
 
     Returns:
         The two files.
+
+    Raises:
+        NuebarError: It is a density of another kind.
     """
     if density.name not in _NETWORK:
         raise NuebarError(f"the density {density.name!r} has no folder of its own; expected {', '.join(_NETWORK)}")
@@ -126,6 +129,9 @@ def load_density(word: str | os.PathLike[str]) -> Density:
 
     Args:
         word: One of :data:`PRETRAINED`, or a folder as written by :func:`save_density`.
+
+    Returns:
+        The density.
 
     Raises:
         NuebarError: There is none, it was altered, or its arrays do not fit together.

@@ -194,6 +194,9 @@ def new_encoder(settings: TedeSettings, n_sources: int, n_bins: int, seed: int, 
         n_bins: Number of bins.
         seed: Of the weights.
         warp: The reference spectra, if the settings want them; the last layer then begins at zero.
+
+    Raises:
+        NuebarError: Reference spectra are given and not wanted, or wanted and not given.
     """
     if (warp is None) != (settings.reference == 0):
         raise NuebarError("TEDE reference: expected reference spectra exactly where the settings want them")
@@ -210,7 +213,13 @@ def new_encoder(settings: TedeSettings, n_sources: int, n_bins: int, seed: int, 
 
 
 def skeleton(settings: TedeSettings, n_sources: int, n_bins: int) -> Encoder:
-    """Shapes and types only, without memory."""
+    """Shapes and types only, without memory.
+
+    Args:
+        settings: Sizes.
+        n_sources: Number of sources.
+        n_bins: Number of bins.
+    """
     zero = np.zeros((), np.float32)
     made = _skeleton(
         settings, n_sources, n_bins, lambda *s: np.broadcast_to(zero, s), lambda *s: np.broadcast_to(zero, s)

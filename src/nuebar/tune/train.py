@@ -106,6 +106,9 @@ def load_sets(
         charges: Whether charges are wanted, too.
         progress: Called while reading.
 
+    Returns:
+        The sets, their charges mapped and not read.
+
     Raises:
         NuebarError: A set is missing or of other sources, bins or scale, or its points span no volume.
     """
@@ -153,6 +156,9 @@ def train_density(
         max_steps: Fewer steps than the recipe says, with its schedule.
         progress: Called as ``progress("training", steps done, steps at most)``.
         report: Called as ``report(step, validation)`` at every validation; it may raise to stop.
+
+    Returns:
+        The density with the weights of its best validation, and how it got there.
 
     Raises:
         NuebarError: The data have too few points for a batch, or the loss is no finite number.

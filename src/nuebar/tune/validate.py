@@ -431,6 +431,9 @@ def knots_of(density: Density, charges: Iterable[Mapping[str, np.ndarray]]) -> n
 
     Returns:
         Shape ``(sets, sources, knots)``.
+
+    Raises:
+        NuebarError: The density knows bins only.
     """
     knots = np.asarray(density.knots, float)
     if not knots.size:
@@ -536,6 +539,12 @@ def point_rows(
         events: Of every source.
         seed: Of the data.
         progress: Called as ``progress(what, done, total)``.
+
+    Returns:
+        One row a point.
+
+    Raises:
+        NuebarError: Too few fits at a point are valid.
     """
     began = time.perf_counter()
     rows: dict[str, list[Any]] = {}
@@ -684,6 +693,9 @@ def asimov_rows(
         events: To whose errors biases are compared.
         blocks: Parts of the pools that are fitted apart for the noise.
         progress: Called as ``progress(what, done, total)``.
+
+    Returns:
+        One row a point.
     """
     began = time.perf_counter()
     rows: dict[str, list[Any]] = {}
@@ -709,7 +721,16 @@ def asimov_rows(
 
 
 def asimov_study(density: Density, rows: AsimovRows, *, aim_sigma: float = ASIMOV_AIM_SIGMA) -> AsimovStudy:
-    """Summary of all points, those near a wall apart."""
+    """Summary of all points, those near a wall apart.
+
+    Args:
+        density: What was studied.
+        rows: Fits of expected spectra.
+        aim_sigma: Largest bias wanted, in errors.
+
+    Raises:
+        NuebarError: There are no points.
+    """
     wall = _wall_sigma(density, rows.truth, rows.sigma)
     inside = np.asarray((wall >= INSIDE_SIGMA).all(axis=1) & rows.valid)
     if not inside.any():
@@ -866,6 +887,9 @@ def calibration_rows(
         points: Of each posterior, a power of two.
         seed: Of truths and data.
         progress: Called as ``progress(what, done, total)``.
+
+    Returns:
+        One row a data set.
     """
     began = time.perf_counter()
     low, high = np.array(density.limits, float).T
@@ -954,6 +978,9 @@ def verdict(*studies: ExposureStudy | CalibrationStudy, level: float = LEVEL) ->
     Args:
         studies: Of one density.
         level: Chance that a right one fails: 0.01 for "consistent at 99 %".
+
+    Raises:
+        NuebarError: The studies are of several densities.
     """
     names = {study.density for study in studies}
     if len(names) != 1:
