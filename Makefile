@@ -7,7 +7,7 @@ OUT ?= out
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run six-years test test-all lint bench results predictors tuning selection chain page pictures clean
+.PHONY: help run six-years test test-all lint bench results predictors tuning selection chain statistics page pictures docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,11 +75,24 @@ chain: $(VENV)/.dev  ## is the whole chain calibrated: a run, 200 seeds by the f
 page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py
 
+statistics: $(VENV)/.dev  ## ordering, coverage, intervals, posterior, sensitivity, two detectors, scaling (hours; RELEASE=folder INPUTS=file); writes docs/results
+	$(BIN)/python benchmarks/ordering.py --inputs "$(INPUTS)" --work $(OUT)/ordering --figures docs/figures
+	$(BIN)/python benchmarks/coverage.py --work $(OUT)/coverage
+	$(BIN)/python benchmarks/feldman_cousins.py --release "$(RELEASE)" --work $(OUT)/feldman-cousins
+	$(BIN)/python benchmarks/posterior.py --release "$(RELEASE)" --inputs "$(INPUTS)" --work $(OUT)/posterior
+	$(BIN)/python benchmarks/sensitivity.py --inputs "$(INPUTS)" --figures docs/figures
+	$(BIN)/python benchmarks/two_detectors.py --inputs "$(INPUTS)"
+	$(BIN)/python benchmarks/geoneutrinos.py
+	$(BIN)/python benchmarks/cluster.py
+
+docs: $(VENV)/.dev  ## the documentation site, in site/: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 pictures: $(VENV)/.dev  ## the pictures of docs/monte-carlo.md, from small simulations and docs/results/*.json
 	$(BIN)/python benchmarks/pictures.py
 
 clean:  ## remove the environment and outputs
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(OUT) site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -36,11 +36,6 @@ EMPTY = 300
 WHO = ("1 process", "2 processes", "1 Dask worker", "2 Dask workers")
 
 
-def nothing(config, chunk, key, path):
-    """An empty chunk."""
-    path.write_bytes(b"x")
-
-
 @contextmanager
 def cluster(workers):
     """A scheduler and so many workers of one thread, as processes of their own."""
@@ -130,6 +125,8 @@ def toys(number, work):
         for n in (number, 4 * number):
             place = work / f"toys-{n}-{who.replace(' ', '-')}"
             job = ToysJob(FitJob(asimov=True, exposure_years=6.0), toys=n, seed=SEED)
+            if not isinstance(jobs, int):
+                jobs.close()  # ends its processes: each number is measured with their start, as local ones are
             begin = time.perf_counter()
             run_toys_job(job, place, jobs=jobs)
             row[f"seconds_{n}"] = time.perf_counter() - begin
@@ -149,9 +146,11 @@ def toys(number, work):
 
 def empty(work):
     """Milliseconds that everything around a chunk takes: keys, files, checksums, ledger, and the way there."""
-    rows, stage = [], Stage("empty", "cluster:nothing", {}, EMPTY, ".bin")
+    rows, stage = [], Stage("empty", "empty_chunk:nothing", {}, EMPTY, ".bin")
     sys.path.insert(0, str(Path(__file__).parent))
     for who, jobs in everybody():
+        if not isinstance(jobs, int):
+            run_stage(work / f"first-{who.replace(' ', '-')}", stage, seed=SEED, jobs=jobs)  # its processes are there
         begin = time.perf_counter()
         run_stage(work / f"empty-{who.replace(' ', '-')}", stage, seed=SEED, jobs=jobs)
         row = {"workers": who, "ms_per_chunk": 1e3 * (time.perf_counter() - begin) / EMPTY}

@@ -57,8 +57,10 @@ def beside_published(outcome):
     for p in outcome.published.precision:
         for point in outcome.sets[0].points:
             if abs(point.years - p.years) < 1e-9:
-                errors = {n: {"published": p.of(n).error, "ours": point.full.errors[n]} for n in outcome.interest}
-                ratio = {n: e["ours"] / e["published"] for n, e in errors.items()}
+                errors, ratio = {}, {}
+                for n in outcome.interest:
+                    errors[n] = {"published": p.of(n).error, "ours": point.full.errors[n]}
+                    ratio[n] = 100.0 * point.full.relative[n] / p.of(n).relative(outcome.true[n])[0]
                 rows.append(
                     {
                         "years": p.years,

@@ -51,8 +51,7 @@ DOORS = {
     "safetensors": {"io/models.py", "io/arrays.py"},
     "numba": {"kernels.py"},
     "jinja2": {"report/page.py"},
-    "dask": {"run/dask_workers.py"},
-    "distributed": {"run/dask_workers.py", "run/cluster.py", "run/remote.py"},
+    "distributed": {"run/remote.py"},
     "dask_jobqueue": {"run/cluster.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -84,12 +84,11 @@ class WorkOptions:
 
     def workers(self) -> int | Executor:
         """Number of local processes, or what reaches the cluster."""
-        jobs = self.jobs or _cores()
         if self.cluster is None:
-            return jobs
+            return self.jobs or _cores()
         from nuebar.run.cluster import executor
 
-        return executor(self.cluster, jobs)
+        return executor(self.cluster, self.jobs)
 
 
 def _cores() -> int:

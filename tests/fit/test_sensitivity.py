@@ -130,6 +130,18 @@ def test_a_prior_is_one_more_measurement(fit, study):
         assert found[name] == pytest.approx(free[name] * np.sqrt(1.0 - gain), rel=1e-9)
 
 
+def test_own_prior_of_an_oscillation_parameter_is_no_systematic(fit, study):
+    """A prior in the experiment's file and one of the study are the same, and stay when systematics are off."""
+    sigma = 0.0007
+    own = SensitivityStudy(dataclasses.replace(fit, parameters=fit.parameters.updated(sin2_th13={"sigma": sigma})))
+    other = SensitivityStudy(fit, priors={"sin2_th13": sigma})
+    assert own.groups() == other.groups() == study.groups()
+    for mine, its in zip(own.breakdown(1.0), other.breakdown(1.0), strict=True):
+        assert mine.group == its.group
+        for what in ("share", "without", "alone"):
+            assert getattr(mine, what) == pytest.approx(getattr(its, what), rel=1e-9)
+
+
 def test_better_resolution_is_better(study, sharper):
     assert sharper.precision(1.0).errors["dm2_31_eV2"] < 0.97 * study.precision(1.0).errors["dm2_31_eV2"]
     assert sharper.ordering(1.0).delta_chi2 > 1.1 * study.ordering(1.0).delta_chi2

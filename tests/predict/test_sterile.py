@@ -1,4 +1,4 @@
-"""The spectrum with a sterile state: three flavours without mixing, exact averages, gradients, and where it is refused."""
+"""The spectrum with a sterile state: three flavours without mixing, exact averages, gradients, what is refused."""
 
 import dataclasses
 
@@ -164,5 +164,5 @@ def test_what_it_refuses(predictor, changes, words):
 def test_other_predictors_and_numbers_are_refused(experiment):
     with pytest.raises(NuebarError, match="leave pairs and other predictors out"):
         build_model(experiment, predictor="surrogate", sterile=True)
-    with pytest.raises(NuebarError, match="sin2_th14: expected a number from 0 to 0.5"):
+    with pytest.raises(NuebarError, match=r"sin2_th14: expected a number from 0 to 0\.5"):
         with_sterile(experiment, sin2_th14=0.6)

@@ -108,7 +108,8 @@ class CoverageToys:
 
     def rows(self, which: Any) -> CoverageToys:
         """Some of the toys: a slice, indices or a mask."""
-        return replace(self, **{n: getattr(self, n)[which] for n in ARRAYS})
+        arrays: dict[str, Any] = {n: getattr(self, n)[which] for n in ARRAYS}
+        return replace(self, **arrays)
 
 
 ARRAYS = tuple(f.name for f in fields(CoverageToys) if f.type == "np.ndarray")
@@ -342,7 +343,12 @@ class CoverageStudy:
         """The same at another exposure, as a factor on that of the fit."""
         many = self.many
         return CoverageStudy(
-            self.unit, factor=factor, compact=self.compact, interest=self.interest, lanes=many.lanes, threads=many.threads
+            self.unit,
+            factor=factor,
+            compact=self.compact,
+            interest=self.interest,
+            lanes=many.lanes,
+            threads=many.threads,
         )
 
     def toys(
@@ -351,7 +357,7 @@ class CoverageStudy:
         *,
         seed: int,
         truth: Mapping[str, float] | None = None,
-        options: ToyOptions = ToyOptions(),
+        options: ToyOptions | None = None,
         posteriors: int = 0,
         draws: int = 1000,
         widths: int = 0,
@@ -368,7 +374,7 @@ class CoverageStudy:
             widths: Toys with smaller numbers get widths of Minos's and the profile's intervals.
         """
         clock = _Clock()
-        data = draw(self.many, numbers, seed=seed, truth=truth, options=options)
+        data = draw(self.many, numbers, seed=seed, truth=truth, options=options or ToyOptions())
         clock("draw")
         first = self.many.run(data, start=np.clip(self.ladder.at, self.many.lower, self.many.upper))
         clock("hesse")
@@ -433,7 +439,7 @@ class CoverageStudy:
         low, high = max(low, p.value - reach), min(high, p.value + reach)
         if not np.isfinite([low, high]).all():
             raise NuebarError(f"coverage: expected limits of {SPLITTING}, got none; give it bounds or a prior")
-        return np.linspace(low, high, max(int(math.ceil((high - low) / step)), 4) + 1)
+        return np.linspace(low, high, max(math.ceil((high - low) / step), 4) + 1)
 
     def _deltas(
         self, data: DataSets, profiles: Profiles, first: ManyResults, valleys: _Valleys, best: np.ndarray

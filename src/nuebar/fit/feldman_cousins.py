@@ -297,8 +297,8 @@ class Region:
             s = next((p for p in small if p.low <= m.high and p.high >= m.low), None)
             b = next((p for p in large if p.low <= m.high and p.high >= m.low), m)
             centre = 0.5 * (m.low + m.high)
-            low, high = (centre, centre) if s is None else (s.low, s.high)
-            out.append(replace(m, low_error=abs(b.low - low) / 2, high_error=abs(b.high - high) / 2))
+            ends = (centre, centre) if s is None else (s.low, s.high)
+            out.append(replace(m, low_error=abs(b.low - ends[0]) / 2, high_error=abs(b.high - ends[1]) / 2))
         return tuple(out)
 
     def wilks_segments(self, level: float) -> tuple[Segment, ...]:

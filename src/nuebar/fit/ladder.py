@@ -205,7 +205,14 @@ class Ladder:
     # -------------------------------------------------------------- posterior
 
     def posteriors(
-        self, data: DataSets, profiles: Profiles, *, seed: int, draws: int = 1000, rounds: int = 6, enough: float = 150.0
+        self,
+        data: DataSets,
+        profiles: Profiles,
+        *,
+        seed: int,
+        draws: int = 1000,
+        rounds: int = 6,
+        enough: float = 150.0,
     ) -> list[Draws]:
         """Weighted draws of the posterior of every data set; they depend on the seed and on its number only.
 
@@ -259,7 +266,7 @@ class Ladder:
             log_q = log_q - np.log(np.maximum(high - low, 1e-300))
         x[:, self.others] = mean[:, self.others] + np.einsum("nij,nj->ni", root, z)
         log_q = log_q - 0.5 * (z**2).sum(axis=1)
-        inside = ((x >= many.lower) & (x <= many.upper)).all(axis=1)
+        inside = np.asarray(((x >= many.lower) & (x <= many.upper)).all(axis=1))
         cost = self.costs(np.where(inside[:, None], x, self.at), data.counts[row], data.centres[row])
         return x, np.where(inside & np.isfinite(cost), -0.5 * cost - log_q, -np.inf)
 

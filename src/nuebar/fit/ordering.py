@@ -221,8 +221,8 @@ class OrderingStudy:
             np.tile(true.centres, (len(starts), 1)),
             np.tile(nominal, (len(starts), 1)),
         )
-        found = other.run(data, start=starts, fixed=fixed)
-        itself = true.run(data[:1], start=nominal, fixed=fixed)
+        found = other.run(data, start=starts, fixed=fixed, errors="none")
+        itself = true.run(data[:1], start=nominal, fixed=fixed, errors="none")
         best, _ = _best([found.rows(slice(k, k + 1)) for k in range(len(starts))])
         chi2 = found.chi2[found.valid]
         reason = "" if best.valid[0] else best.reason(0)

@@ -83,7 +83,8 @@ class GroupErrors:
 
     Attributes:
         group: "statistics" (of the first detector, "statistics of" the second), one of
-            :data:`nuebar.fit.ordering.GROUPS`, "other constraints" or "external priors".
+            :data:`nuebar.fit.ordering.GROUPS`, "other constraints", or "external priors" of oscillation parameters,
+            which are never switched off.
         share: Parameter → root of its part of the variance, in the parameter's unit.
         without: Parameter → error when it is switched off; for "statistics" and "external priors" the whole error.
         alone: Parameter → error with the statistics and it only.
@@ -208,7 +209,7 @@ class SensitivityStudy:
             others = tuple(g for g in groups if g != group)
             without, alone = self.precision(factor, without=(group,)), self.precision(factor, without=others)
             out.append(GroupErrors(group, share[group], without.errors, alone.errors))
-        if self.priors:
+        if EXTERNAL in share:
             out.append(GroupErrors(EXTERNAL, share[EXTERNAL], whole, bare))
         return tuple(out)
 
@@ -257,7 +258,9 @@ class SensitivityStudy:
             truth: The true ordering.
         """
         if "dm2_31_eV2" not in self.fit.parameters.free:
-            raise NuebarError("ordering: expected dm2_31_eV2 free, got it fixed; leave it out of --fix")
+            raise NuebarError(
+                "ordering: expected dm2_31_eV2 free, got it fixed; free it, or ask for precision alone (--no-ordering)"
+            )
         if "dm2_31_eV2" in self.priors:
             raise NuebarError("ordering: an external Δm²31 is not the same in both orderings; leave that prior out")
         wrong = "inverted" if truth == "normal" else "normal"
@@ -366,7 +369,7 @@ class SensitivityStudy:
                 parts[group] = parts.get(group, 0.0) + float(moves[row, line] ** 2)
             if self.priors:
                 outside = [covariance[row, free.index(n)] / sigma for n, sigma in self.priors.items()]
-                parts[EXTERNAL] = float(np.sum(np.square(outside)))
+                parts[EXTERNAL] = parts.get(EXTERNAL, 0.0) + float(np.sum(np.square(outside)))
             for group, variance in parts.items():
                 out.setdefault(group, {})[name] = float(np.sqrt(variance))
         return out
@@ -482,7 +485,9 @@ class SensitivityStudy:
 
 
 def _group(name: str) -> str:
-    """The group of a parameter."""
+    """The group of a parameter; what is known of an oscillation parameter is no systematic and stays."""
+    if name in OSCILLATION:
+        return EXTERNAL
     for group, beginnings in GROUPS.items():
         if beginnings and name.startswith(beginnings):
             return group

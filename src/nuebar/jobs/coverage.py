@@ -33,7 +33,7 @@ from nuebar.io.files import atomic_write_text, output_folder
 from nuebar.io.results import git_commit, save_result, versions
 from nuebar.jobs.fit import FitJob, _experiment
 from nuebar.jobs.fit_config import build_fit, fit_job, told
-from nuebar.run import Executor, Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 
 __all__ = [
     "CoverageJob",
@@ -136,7 +136,7 @@ def run_coverage(
     job: CoverageJob,
     folder: str | os.PathLike[str] | None = None,
     *,
-    jobs: int | Executor = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -206,9 +206,7 @@ def coverage_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> 
     return {"toys": len(toys), "valid": int(np.sum(toys.status == 0)), "seconds": dict(toys.seconds)}
 
 
-def write_coverage(
-    outcome: CoverageOutcome, folder: str | os.PathLike[str], *, pictures: bool = True
-) -> list[Path]:
+def write_coverage(outcome: CoverageOutcome, folder: str | os.PathLike[str], *, pictures: bool = True) -> list[Path]:
     """``coverage.json``, ``coverage.csv`` (one row an interval) and a picture of each exposure.
 
     Args:

@@ -42,7 +42,7 @@ from nuebar.io.results import save_result, versions
 from nuebar.jobs.fit import FitJob, _check, _experiment, _prepare
 from nuebar.jobs.fit_config import build_fit, fit_job, told
 from nuebar.report.tables import scale_of
-from nuebar.run import Executor, Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 
 __all__ = [
     "FeldmanCousinsJob",
@@ -140,7 +140,7 @@ def run_feldman_cousins(
     job: FeldmanCousinsJob,
     folder: str | os.PathLike[str] | None = None,
     *,
-    jobs: int | Executor = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,

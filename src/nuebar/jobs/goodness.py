@@ -23,7 +23,7 @@ from nuebar.io.results import save_result, versions
 from nuebar.jobs.fit import FitJob
 from nuebar.jobs.fit_config import compiled, told
 from nuebar.jobs.posterior import data_fit
-from nuebar.run import Executor, Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 
 __all__ = [
     "GoodnessJob",
@@ -84,7 +84,7 @@ def run_goodness(
     job: GoodnessJob,
     folder: str | os.PathLike[str] | None = None,
     *,
-    jobs: int | Executor = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -130,7 +130,7 @@ def run_goodness(
         chunks = -(-job.toys // PER_CHUNK)
         stage = Stage("goodness", "nuebar.jobs.goodness:goodness_chunk", config, chunks, ".safetensors", isolated=True)
         done = run_stage(
-            folder, stage, seed=job.seed, progress=progress, force=force, max_seconds=max_seconds, **_workers(jobs)
+            folder, stage, seed=job.seed, jobs=jobs, progress=progress, force=force, max_seconds=max_seconds
         )
         parts = [load_arrays(path)[0] for path in done.paths]
     arrays = {name: np.concatenate([p[name] for p in parts])[: job.toys] for name in parts[0]}
@@ -240,10 +240,6 @@ def _config(job: GoodnessJob) -> dict[str, Any]:
     """What chunks need to know; the best fit is added when it is known."""
     wanted = replace(job.fit, asimov=True, data=None, seed=1)
     return {"fit": told(wanted), "constraints": job.constraints, "shape": job.shape, "seed": job.seed, "truth": []}
-
-
-def _workers(jobs: int | Executor) -> dict[str, Any]:
-    return {"jobs": jobs} if isinstance(jobs, int) else {"executor": jobs}
 
 
 def _arrays(many: ManyFits, config: Mapping[str, Any], seed: int, numbers: range) -> dict[str, np.ndarray]:

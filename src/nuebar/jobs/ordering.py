@@ -27,7 +27,7 @@ from nuebar.jobs.ordering_toys import (
     run_ordering_toys,
 )
 from nuebar.jobs.resolutions import OWN, resolutions
-from nuebar.run import Executor
+from nuebar.run import Workers
 
 __all__ = [
     "OrderingJob",
@@ -120,7 +120,7 @@ def run_ordering(
     job: OrderingJob,
     folder: str | os.PathLike[str] | None = None,
     *,
-    jobs: int | Executor = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,

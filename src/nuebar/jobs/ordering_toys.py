@@ -21,7 +21,7 @@ from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.jobs.fit import FitJob, _check, _experiment, _prepare
 from nuebar.jobs.fit_config import fit_job, told
 from nuebar.jobs.resolutions import OWN, changes
-from nuebar.run import Executor, Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 
 __all__ = ["ToysOfBoth", "ordering_experiment", "ordering_study", "ordering_toys_chunk", "p_value", "run_ordering_toys"]
 
@@ -61,7 +61,7 @@ def run_ordering_toys(
     job: ToysOfBoth,
     folder: str | os.PathLike[str] | None,
     *,
-    jobs: int | Executor = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,

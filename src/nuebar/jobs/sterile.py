@@ -26,7 +26,7 @@ from nuebar.io.results import save_result, versions
 from nuebar.jobs.fit import FitJob, _check, _experiment, _prepare
 from nuebar.jobs.fit_config import fit_job, told
 from nuebar.predict.sterile import DM2_41_eV2, with_sterile
-from nuebar.run import Executor, Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 
 __all__ = [
     "SterileJob",
@@ -127,7 +127,7 @@ def run_sterile(
     job: SterileJob,
     folder: str | os.PathLike[str] | None = None,
     *,
-    jobs: int | Executor = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,
@@ -190,8 +190,8 @@ def sterile_report(outcome: SterileOutcome) -> str:
     """What the command prints."""
     job = outcome.job
     lines = [
-        f"{outcome.experiment}, {outcome.statistic}, {outcome.ordering} ordering: expected exclusion of sin2(2 th14) at "
-        f"{100 * job.cl:g} % CL (2 dof, Wilks)",
+        f"{outcome.experiment}, {outcome.statistic}, {outcome.ordering} ordering: expected exclusion of sin2(2 th14) "
+        f"at {100 * job.cl:g} % CL (2 dof, Wilks)",
         f"{'dm2_41 [eV2]':>14s} " + " ".join(f"{y:>7g} years" for y in job.years),
     ]
     limits = np.array([m.limit(job.cl) for m in outcome.maps])
@@ -296,7 +296,7 @@ def _config(job: SterileJob) -> dict[str, Any]:
 
 
 def _job(config: Mapping[str, Any]) -> SterileJob:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config["job"].items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["job"].items()}
     return SterileJob(fit=fit_job(config["fit"]), **values)
 
 

@@ -21,7 +21,7 @@ from nuebar.io.files import atomic_write_text, output_folder
 from nuebar.io.results import save_result, versions
 from nuebar.jobs.fit import FitJob
 from nuebar.jobs.fit_config import build_fit, compiled, fit_job, told
-from nuebar.run import Executor, Stage, run_stage
+from nuebar.run import Stage, Workers, run_stage
 
 __all__ = [
     "ToysJob",
@@ -105,7 +105,7 @@ def run_toys_job(
     job: ToysJob,
     folder: str | os.PathLike[str] | None = None,
     *,
-    jobs: int | Executor = 1,
+    jobs: Workers = 1,
     progress: Progress | None = None,
     force: bool = False,
     max_seconds: float | None = None,

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from nuebar.physics.oscillation import (
+    Eigensystem,
     PHASE_per_eV2_km_MeV,
     POTENTIAL_eV2_per_MeV,
-    Eigensystem,
     eigensystem,
     survival,
 )

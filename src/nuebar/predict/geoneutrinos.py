@@ -62,7 +62,7 @@ def split_geoneutrinos(
             raise NuebarError(f"{name}: expected a number above 0, got {number}; correct it")
     by_name = {b.name: b for b in experiment.backgrounds}
     if U in by_name and TH in by_name:
-        parts = (by_name[U], by_name[TH])
+        parts: tuple[Background, ...] = (by_name[U], by_name[TH])
         rates = [b.rate_per_day for b in parts]
     elif GEONEUTRINOS in by_name:
         whole = by_name[GEONEUTRINOS]

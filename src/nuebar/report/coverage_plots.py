@@ -77,9 +77,8 @@ def rank_picture(ranks: Mapping[str, ArrayLike], *, bins: int = 10, title: str =
     for k, (name, values) in enumerate(ranks.items()):
         u = _array(values, name)
         n = u.size
-        ax.hist(
-            u, bins=bins, range=(0.0, 1.0), histtype="step", color=LINES[k % len(LINES)], label=axis_label(name).split(" [")[0]
-        )  # fmt: skip
+        label = axis_label(name).split(" [")[0]
+        ax.hist(u, bins=bins, range=(0.0, 1.0), histtype="step", color=LINES[k % len(LINES)], label=label)
     mean = n / bins
     spread = np.sqrt(mean * (1 - 1 / bins))
     ax.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.25, linewidth=0, label="flat, 68 %")

@@ -17,9 +17,7 @@ from nuebar.report.plots import BLACK, DASHES, GREY, LINES, SKY, _figure, _headi
 from nuebar.report.tables import scale_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from nuebar.report.plots import Figure
+    from nuebar.report.plots import Axes, Figure
 
 __all__ = ["critical_map", "region_1d", "region_2d"]
 
@@ -116,8 +114,6 @@ def region_2d(region: Region, *, title: str = "", note: str = "") -> Figure:
     Raises:
         NuebarError: The region has one parameter.
     """
-    from matplotlib.lines import Line2D
-
     a, b, x, y = _plane(region)
     figure = _figure(5.8)
     pieces = [(i, j) for i in split(region.axes[0]) for j in split(region.axes[1])]
@@ -136,12 +132,12 @@ def region_2d(region: Region, *, title: str = "", note: str = "") -> Figure:
                 if z.min() < 0 < z.max():
                     ax.contour(x[i], y[j], z, levels=[0.0], colors=[color], linestyles=[style], linewidths=[width])
             if n == 0:
-                handles.append(Line2D([], [], color=color, linewidth=1.8, label=f"{100 * level:g} %"))
+                handles += ax.plot([], [], color=color, linewidth=1.8, label=f"{100 * level:g} %")
         ax.set(xlim=(x[i][0], x[i][-1]), ylim=(y[j][0], y[j][-1]), xlabel=a, ylabel=b)
         best = (region.best[0] / _factor(region.names[0]), region.best[1] / _factor(region.names[1]))
         if x[i][0] <= best[0] <= x[i][-1] and y[j][0] <= best[1] <= y[j][-1]:
             handles += ax.plot(*best, marker="*", markersize=12, color=BLACK, linestyle="none", label="Best fit")
-    handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle=":", label="Δχ² of χ² with 2 dof"))
+    handles += axes[0, 0].plot([], [], color=GREY, linewidth=1.2, linestyle=":", label="Δχ² of χ² with 2 dof")
     axes[-1, 0].legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     _heading(axes[0, 0], title, note)
     return figure

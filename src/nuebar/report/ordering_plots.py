@@ -119,7 +119,8 @@ def ordering_toys(delta_chi2: Mapping[str, ArrayLike], *, bins: int = 60, title:
     ax = figure.add_subplot()
     for (name, d), color in zip(sets.items(), (BLUE, ORANGE), strict=False):
         median = float(np.median(d))
-        ax.hist(d, bins=edges.tolist(), color=color, alpha=0.3, label=f"{name} true: {d.size} toys, median {_signed(median)}")
+        told = f"{name} true: {d.size} toys, median {_signed(median)}"
+        ax.hist(d, bins=edges.tolist(), color=color, alpha=0.3, label=told)
         sigma = 2.0 * np.sqrt(max(abs(median), 1e-12))
         scale = d.size * (edges[1] - edges[0]) / (sigma * np.sqrt(2.0 * np.pi))
         ax.plot(x, scale * np.exp(-0.5 * ((x - median) / sigma) ** 2), color=color, linestyle="--")
