@@ -10,16 +10,8 @@ from scipy.stats import chi2, norm
 
 from nuebar.config import load_experiment, override
 from nuebar.errors import NuebarError
-from nuebar.fit.feldman_cousins import (
-    PointToys,
-    ProfileConstruction,
-    Region,
-    Sampling,
-    default_axes,
-    draw_common,
-    sample,
-    split,
-)
+from nuebar.fit.feldman_cousins import PointToys, Region, Sampling, sample, split
+from nuebar.fit.profile_construction import ProfileConstruction, default_axes, draw_common
 from nuebar.fit.spectrum_fit import SpectrumFit
 from nuebar.fit.toys import ToyOptions
 from nuebar.predict.spectrum import build_model

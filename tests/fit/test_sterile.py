@@ -32,6 +32,7 @@ CHANGES = {
     "systematics.nonequilibrium": 0.0,
 }
 MIXINGS = np.geomspace(0.005, 0.5, 6)
+TOY_MIXINGS = np.geomspace(0.005, 0.13, 5)
 SPLITTINGS = np.array([1e-4, 1e-3])
 
 
@@ -71,7 +72,7 @@ def test_a_point_is_a_single_fit_with_the_state_held(fit, found):
 
 
 def test_it_grows_with_mixing_until_the_ceiling(found):
-    assert found.valid.all()
+    assert found.backed().all()
     for row in found.delta_chi2:
         fitted = row[np.isfinite(row)]
         assert np.all(np.diff(fitted) > 0)
@@ -104,12 +105,12 @@ def test_mixing_angles_there_and_back():
 
 
 def test_limits_of_toys_lie_around_the_expected_one(study, found):
-    spread = study.spread(MIXINGS, SPLITTINGS[1:], 8, seed=3)
+    spread = study.spread(TOY_MIXINGS, SPLITTINGS[1:], 8, seed=3)
     assert spread.valid.all()
     median = np.nanmedian(spread.limits[0])
     assert 0.4 < median / found.limit(0.95, dof=1)[1] < 2.0
     assert spread.quantiles([0.5])[0, 0] == pytest.approx(median)
-    again = study.spread(MIXINGS, SPLITTINGS[1:], 2, seed=3, first=4)
+    again = study.spread(TOY_MIXINGS, SPLITTINGS[1:], 2, seed=3, first=4)
     np.testing.assert_allclose(again.limits[0], spread.limits[0, 4:6], rtol=1e-6)
 
 
@@ -152,7 +153,7 @@ def job(tmp_path_factory):
     fixed = ("matter_density_g_cm3", "bkg_geoneutrinos")
     return SterileJob(
         fit=FitJob(experiment=str(path), asimov=True, fix=fixed),
-        mixing=(0.01, 0.3, 3),
+        mixing=(0.01, 0.12, 3),
         splitting=(3e-4, 3e-3, 3),
         years=(1.0, 6.0),
         toys=2,

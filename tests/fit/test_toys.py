@@ -222,3 +222,27 @@ def test_the_lowest_of_several_fits_is_picked(results):
 def test_bad_input_is_refused(many, call, message):
     with pytest.raises(NuebarError, match=message):
         call(many)
+
+
+def test_deviations_that_bins_share_are_drawn_together(fit):
+    """A covariance of one deviation of all bins: toys move up and down as a whole, by its size."""
+    expected = fit.counts
+    shared = np.outer(0.1 * expected, 0.1 * expected)
+    many = ManyFits(dataclasses.replace(fit, mc_covariance=shared), threads=1)
+    options = ToyOptions(constraints=False, shape=True)
+    ratio = draw(many, range(600), seed=2, options=options).counts.sum(axis=1) / expected.sum()
+    assert ratio.std() == pytest.approx(0.1, rel=4 / np.sqrt(2 * 600))
+    alone = ManyFits(dataclasses.replace(fit, mc_covariance=np.diag(shared).copy()), threads=1)
+    assert draw(alone, range(100), seed=2, options=options).counts.sum(axis=1).std() / expected.sum() < 0.03
+
+
+def test_rough_errors_know_what_bins_share(fit):
+    """What all bins share looks like a norm: that is then as uncertain."""
+    higher = fit.model(fit.model.vector(fit.parameters.nominal() | {"norm_flux": 0.1}))[0]
+    signal = np.asarray(higher) - fit.counts
+    k = fit.parameters.names.index("norm_flux")
+    only = fit.fixing([n for n in fit.parameters.free if n != "norm_flux"])
+    free = dataclasses.replace(only, parameters=only.parameters.updated(norm_flux={"sigma": None}))
+    alone = rough_errors(free)[k]
+    found = rough_errors(dataclasses.replace(free, mc_covariance=np.outer(signal, signal)))[k]
+    assert found == pytest.approx(np.hypot(0.1, alone), rel=1e-3)

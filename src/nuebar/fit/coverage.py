@@ -50,8 +50,8 @@ SAME = 0.01  # of Δχ²: ends of two starts that differ by more are two minima
 WORTH_A_FIT = 8.0  # of Δχ²: valleys of the rough profile that are fitted
 DECIDES = 4.5  # a valley whose minimum is higher than this cannot bring Δχ² of the truth to 4
 MOST_VALLEYS = 6
-CLOSE = 1e-3  # of χ²: estimated distance to a minimum from where on it is known well enough
-DESCENT_STEPS, LAST_STEPS = 10, 15
+CLOSE = 2e-3  # of χ²: estimated distance to a minimum from where on it is known well enough
+DESCENT_STEPS, LAST_STEPS = 30, 12
 OFF_SIGMA, OFF_POINTS = 3.0, 0.02
 FRINGE_eV2 = math.pi * FRINGE_MeV / (PHASE_per_eV2_km_MeV * 52.5)
 """Distance of neighbouring minima of Δm²31 at 52.5 km."""
@@ -124,7 +124,7 @@ def joined_coverage(parts: Sequence[CoverageToys]) -> CoverageToys:
     first = parts[0]
     if any((p.names, p.interest) != (first.names, first.interest) for p in parts):
         raise NuebarError("coverage: expected toys of the same parameters, got others; keep studies apart")
-    arrays = {n: np.concatenate([getattr(p, n) for p in parts]) for n in ARRAYS}
+    arrays: dict[str, Any] = {n: np.concatenate([getattr(p, n) for p in parts]) for n in ARRAYS}
     seconds = {k: sum(p.seconds.get(k, 0.0) for p in parts) for k in first.seconds}
     return replace(first, **arrays, seconds=seconds)
 
@@ -372,6 +372,9 @@ class CoverageStudy:
             posteriors: Toys with smaller numbers get a posterior.
             draws: Of the posterior, at a time.
             widths: Toys with smaller numbers get widths of Minos's and the profile's intervals.
+
+        Returns:
+            Of every toy, what decides on its intervals.
         """
         clock = _Clock()
         data = draw(self.many, numbers, seed=seed, truth=truth, options=options or ToyOptions())
@@ -509,10 +512,12 @@ class CoverageStudy:
             return there
 
         def slopes(rows: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            # What lies beyond a limit is the point on it, and slopes that push against it do not count there.
             y = origin[rows] + np.einsum("nij,nj->ni", axes[rows], z)
-            inside = ((y >= lower) & (y <= upper)).all(axis=1)
             cost, slope = many.slopes(data[at[rows]], points(rows, np.clip(y, lower, upper)))
-            return np.where(inside, cost, np.inf), np.einsum("nij,ni->nj", axes[rows], slope[:, free])
+            slope = slope[:, free]
+            pushed = ((y <= lower) & (slope > 0)) | ((y >= upper) & (slope < 0))
+            return cost, np.einsum("nij,ni->nj", axes[rows], np.where(pushed, 0.0, slope))
 
         d = free.size
         wide = np.full(d, np.inf)

@@ -67,7 +67,6 @@ class GeoneutrinoStudy:
         experiment: That experiment, for rates and TNU.
         prior: Relative error of the sum where it is constrained (30 % in the published sets).
         ratio_prior: Relative error of the ratio Th/U, or None.
-        lanes: As for :class:`nuebar.fit.many.ManyFits`.
 
     Raises:
         NuebarError: The model has no two free rates.

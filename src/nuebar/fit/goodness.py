@@ -164,7 +164,14 @@ def fit_toys(
 
 
 def best_of_starts(many: ManyFits, data: DataSets, start: np.ndarray, *, errors: bool = False) -> ManyResults:
-    """Fits from one start, or where Δm²31 is free with a prior from several, and the lowest minimum of each."""
+    """Fits from one start, or where Δm²31 is free with a prior from several, and the lowest minimum of each.
+
+    Args:
+        many: The compiled fit.
+        data: Data sets.
+        start: All parameters, shape ``(parameters,)`` or ``(n, parameters)``.
+        errors: Whether the fits get errors, from the curvature.
+    """
     start = np.clip(np.broadcast_to(start, (len(data), len(many.names))), many.lower, many.upper)
     p = many.fit.parameters.get(STARTED)
     starts = [start]

@@ -668,11 +668,9 @@ def rough_errors(fit: SpectrumFit) -> np.ndarray:
     p, model = fit.parameters, fit.model
     x = np.array([p[n].value for n in p])
     mu, variance = (np.asarray(a) for a in _counts(model, x))
-    extra = np.zeros_like(mu)
-    if fit.mc_covariance is not None:
-        given = np.asarray(fit.mc_covariance)
-        extra = given if given.ndim == 1 else np.diag(given)
-    weight = 1.0 / np.maximum(mu + variance + extra, 1e-12)
+    extra = np.zeros_like(mu) if fit.mc_covariance is None else np.asarray(fit.mc_covariance)
+    together = np.diag(np.maximum(mu + variance, 1e-12)) + extra if extra.ndim == 2 else None
+    weight = 1.0 / np.maximum(mu + variance + (extra if extra.ndim == 1 else 0.0), 1e-12)
     free = [k for k, n in enumerate(p) if not p[n].fixed]
     columns, priors = [], []
     for k in free:
@@ -684,7 +682,8 @@ def rough_errors(fit: SpectrumFit) -> np.ndarray:
         columns.append((np.asarray(_counts(model, there)[0]) - mu) / step)
         priors.append(0.0 if q.sigma is None else q.sigma**-2)
     j = np.array(columns).T
-    information = j.T @ (weight[:, None] * j) + np.diag(priors)
+    weighted = weight[:, None] * j if together is None else np.linalg.solve(together, j)
+    information = j.T @ weighted + np.diag(priors)
     out = np.zeros(x.size)
     unit = np.sqrt(np.diag(information))
     unit = np.where(unit > 0, unit, 1.0)

@@ -256,6 +256,9 @@ class SensitivityStudy:
             factor: Exposure over that of the fit.
             without: Groups that are switched off.
             truth: The true ordering.
+
+        Raises:
+            NuebarError: Δm²31 is fixed, or has an external prior.
         """
         if "dm2_31_eV2" not in self.fit.parameters.free:
             raise NuebarError(

@@ -55,18 +55,27 @@ class SterileMap:
         """The largest sin²2θ14 that is not excluded, for every Δm²41, shape ``(m,)``.
 
         Between the points log Δχ² is linear in log sin²2θ14. The limit is where Δχ² passes the level for the last
-        time; NaN where that is not inside the grid, or a fit beside it is not valid.
+        time; NaN where that is not inside the grid, or not :meth:`backed`.
         """
         level = delta_chi2_level(cl, dof)
         out = np.full(self.dm2_41_eV2.size, np.nan)
         x = np.log(self.sin2_2th14)
-        for k, (row, good) in enumerate(zip(self.delta_chi2, self.valid, strict=True)):
+        for k, (row, good) in enumerate(zip(self.delta_chi2, self.backed(cl, dof), strict=True)):
             below = np.flatnonzero(row < level)
-            if below.size and below[-1] + 1 < row.size and good[below[-1]] and good[below[-1] + 1]:
+            if good and below.size and below[-1] + 1 < row.size:
                 i = int(below[-1])
                 y0, y1 = np.log(np.maximum(row[i : i + 2], 1e-12))
                 out[k] = np.exp(x[i] + (x[i + 1] - x[i]) * (np.log(level) - y0) / (y1 - y0))
         return out
+
+    def backed(self, cl: float = 0.95, dof: int = 2) -> np.ndarray:
+        """For which Δm²41 every fit up to the first one beyond the limit converged, shape ``(m,)``.
+
+        Far beyond it, where the state has taken the place of θ13 and Δm²31 means nothing, some do not.
+        """
+        level = delta_chi2_level(cl, dof)
+        last = [int(np.max(np.flatnonzero(row < level), initial=-1)) for row in self.delta_chi2]
+        return np.array([bool(good[: i + 2].all()) for i, good in zip(last, self.valid, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +86,7 @@ class LimitSpread:
         dm2_41_eV2: Shape ``(m,)``.
         limits: Largest sin²2θ14 not excluded, of one degree of freedom, shape ``(m, toys)``; NaN outside the grid.
         above: Toys that exclude three flavours at that splitting, shape ``(m, toys)``.
-        valid: Toys whose fits are all valid, shape ``(m, toys)``.
+        valid: Toys whose fits converged as far as the limit needs them, shape ``(m, toys)``.
     """
 
     dm2_41_eV2: np.ndarray
@@ -179,6 +188,9 @@ class SterileStudy:
             factor: Exposure over that of the fit.
             options: What fluctuates.
             progress: Called with (splittings done, splittings in all).
+
+        Raises:
+            NuebarError: There is no toy, or an axis is not what it should be.
         """
         x, y = _axes(sin2_2th14, dm2_41_eV2)
         if n < 1:
@@ -192,9 +204,9 @@ class SterileStudy:
             start[:, self._index(SPLITTING)] = splitting
             chi2, valid, _ = self._rows(many, toys, start, x, null.chi2, None)
             lowest = np.minimum(chi2.min(axis=1), null.chi2)
-            good[k] = valid.all(axis=1) & (null.status <= 1)
-            above[k] = null.chi2 - lowest > level
             each = SterileMap(factor, x, np.full(n, splitting), chi2 - lowest[:, None], valid, valid)
+            good[k] = each.backed(cl, 1) & (null.status <= 1)
+            above[k] = null.chi2 - lowest > level
             limits[k] = np.where(good[k], each.limit(cl, 1), np.nan)
             if progress is not None:
                 progress(k + 1, y.size)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nuebar.errors import NuebarError
-from nuebar.fit.many import DataSets, Errors, ManyFits, ManyResults
+from nuebar.fit.many import DataSets, Errors, ManyFits, ManyResults, _counts
 from nuebar.fit.spectrum_fit import SpectrumFit
 
 __all__ = ["ToyOptions", "ToySummary", "draw", "joined", "run_toys", "summary"]
@@ -82,11 +82,12 @@ def draw(
     counts = np.empty((numbers.size, mu.shape[1]))
     centres = np.tile(many.centres, (numbers.size, 1))
     keys = {word: _key(seed, word) for word in _STREAMS}
+    root = _shape_root(fit)
     for i, number in enumerate(numbers.tolist()):
         k = 0 if same else i
         expected = mu[k]
         if options.shape:
-            expected = expected + np.sqrt(variance[k]) * _generator(keys["shape"], number).standard_normal(mu.shape[1])
+            expected = expected + _deviation(variance[k], root, _generator(keys["shape"], number))
         counts[i] = _generator(keys["counts"], number).poisson(np.maximum(expected, 0.0))
         if options.constraints and at:
             z = _generator(keys["constraints"], number).standard_normal(len(at))
@@ -244,12 +245,25 @@ def _truths(many: ManyFits, truth: Mapping[str, float] | np.ndarray | None, n: i
 
 
 def _counts_at(fit: SpectrumFit, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Expected counts and what is added to their variance, Monte Carlo error included (its diagonal)."""
-    mu, variance = (np.asarray(a) for a in fit.model(fit.model.vector(dict(zip(fit.parameters.names, x, strict=True)))))
-    if fit.mc_covariance is not None:
-        extra = np.asarray(fit.mc_covariance)
-        variance = variance + (extra if extra.ndim == 1 else np.diag(extra))
+    """Expected counts and what is added to the variance of each bin, Monte Carlo error included if bins share none."""
+    mu, variance = (np.asarray(a) for a in _counts(fit.model, x))
+    if fit.mc_covariance is not None and np.ndim(fit.mc_covariance) == 1:
+        variance = variance + np.asarray(fit.mc_covariance)
     return mu, variance
+
+
+def _shape_root(fit: SpectrumFit) -> np.ndarray | None:
+    """A root of the covariance that bins share, shape ``(bins, bins)``; None if they share none."""
+    if fit.mc_covariance is None or np.ndim(fit.mc_covariance) == 1:
+        return None
+    values, vectors = np.linalg.eigh(np.asarray(fit.mc_covariance))
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+
+
+def _deviation(variance: np.ndarray, root: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
+    """What the expectations of a toy's bins deviate by: each by itself, and together by what they share."""
+    own = np.sqrt(variance) * random.standard_normal(variance.size)
+    return own if root is None else own + root @ random.standard_normal(root.shape[1])
 
 
 def _offset(progress: Progress, before: int, total: int) -> Any:

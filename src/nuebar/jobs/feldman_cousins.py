@@ -20,19 +20,9 @@ from typing import Any
 import numpy as np
 
 from nuebar.errors import NuebarError
-from nuebar.fit.feldman_cousins import (
-    LEVELS,
-    SPLITTING,
-    PointToys,
-    ProfileConstruction,
-    Region,
-    Sampling,
-    Segment,
-    default_axes,
-    physical,
-    sample,
-)
+from nuebar.fit.feldman_cousins import LEVELS, PointToys, Region, Sampling, Segment, sample
 from nuebar.fit.profile import delta_chi2_level
+from nuebar.fit.profile_construction import SPLITTING, ProfileConstruction, default_axes, physical
 from nuebar.fit.spectrum_fit import SpectrumFit
 from nuebar.fit.toys import ToyOptions
 from nuebar.io.arrays import load_arrays, save_arrays

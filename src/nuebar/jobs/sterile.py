@@ -103,8 +103,8 @@ class SterileOutcome:
 
     @property
     def valid(self) -> bool:
-        """Whether every fit of the maps converged."""
-        return all(bool(m.valid.all()) for m in self.maps)
+        """Whether every fit that the limits need converged."""
+        return all(bool(m.backed(self.job.cl).all()) for m in self.maps)
 
 
 def build_sterile_fit(job: FitJob) -> tuple[SpectrumFit, float]:

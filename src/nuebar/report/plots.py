@@ -187,6 +187,15 @@ def _figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     return figure
 
 
+def _plain_log(axis: Any) -> None:
+    """A logarithmic axis with numbers as they are spoken, at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10.0, subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _of(ax: Axes) -> Figure:
     """The figure that axes are in, also when they sit in a subfigure."""
     return ax.figure.canvas.figure

@@ -13,12 +13,10 @@ from numpy.typing import ArrayLike
 
 from nuebar.errors import NuebarError
 from nuebar.parameters import LABELS
-from nuebar.report.plots import BLACK, BLUE, GREEN, GREY, LINES, PALE, PURPLE, RED, _array, _figure, _styled
+from nuebar.report.plots import BLACK, BLUE, GREEN, GREY, LINES, PALE, PURPLE, RED, _array, _figure, _plain_log, _styled
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from nuebar.report.plots import Figure
+    from nuebar.report.plots import Axes, Figure
 
 __all__ = ["ordering_curves", "precision_curves", "resolution_curves", "systematics_bars"]
 
@@ -277,12 +275,3 @@ def _percent_axis(ax: Axes, name: str) -> None:
     ax.set_ylabel(f"error of {LABELS.get(name, name)} [%]")
     ax.grid(which="major", color=PALE, linewidth=0.7)
     _plain_log(ax.yaxis)
-
-
-def _plain_log(axis: Any) -> None:
-    """Numbers as they are spoken, at 1, 2 and 5."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(base=10.0, subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.set_minor_formatter(NullFormatter())
