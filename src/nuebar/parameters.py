@@ -19,6 +19,8 @@ LABELS = {
     "dm2_31_eV2": r"$\Delta m^2_{31}$",
     "dm2_32_eV2": r"$\Delta m^2_{32}$",
     "dm2_ee_eV2": r"$\Delta m^2_{ee}$",
+    "sin2_th14": r"$\sin^2\theta_{14}$",
+    "dm2_41_eV2": r"$\Delta m^2_{41}$",
     "matter_density_g_cm3": r"$\rho$",
     "kB_g_cm2_GeV": r"$k_B$ [g cm$^{-2}$ GeV$^{-1}$]",
     "fC": r"$f_C$",

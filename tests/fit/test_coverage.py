@@ -164,6 +164,10 @@ def test_a_short_exposure_has_several_minima_that_are_all_seen(short):
     rows = {(r.parameter, r.method): r for r in coverage(found, sigmas=[1.0])}
     lowest = rows["dm2_31_eV2", "hesse-lowest"]
     assert lowest.coverage < lowest.level - 0.1
+    fine = found.status == 0
+    assert rows["dm2_31_eV2", "minos"].covered == np.sum(found.delta_local[fine, k] <= 1.0)
+    assert rows["dm2_31_eV2", "profile"].covered == np.sum(found.delta_global[found.status_lowest <= 1, k] <= 1.0)
+    assert np.any((found.delta_local[fine, k] <= 1.0) != (found.delta_global[fine, k] <= 1.0))
     assert np.nanmedian(found.effective) > 100
 
 

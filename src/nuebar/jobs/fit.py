@@ -32,10 +32,12 @@ from nuebar.io.results import save_result
 from nuebar.jobs.pairs import even_edges, experiment_pairs
 from nuebar.jobs.published import PUBLISHED
 from nuebar.parameters import OSCILLATION, ParameterSet
+from nuebar.predict.geoneutrinos import split_if_named
 from nuebar.predict.nuisances import freed, within_box
 from nuebar.predict.pairs import Pairs
 from nuebar.predict.signal import experiment_edges
 from nuebar.predict.spectrum import SpectrumModel, build_model, rebin
+from nuebar.predict.sterile import sterile_if_named
 
 __all__ = ["FitJob", "FitOutcome", "FluxRow", "compare_fluxes", "exposure_days", "run_fit", "write_fit"]
 
@@ -286,7 +288,7 @@ def _experiment(job: FitJob) -> Experiment:
         changes |= FLUXES[job.flux]
     if job.energy is not None:
         changes |= ENERGIES[job.energy]
-    return override(experiment, changes)
+    return sterile_if_named(split_if_named(override(experiment, changes), job.free), job.free)
 
 
 def _ordered(job: FitJob, parameters: ParameterSet, model: SpectrumModel) -> ParameterSet:

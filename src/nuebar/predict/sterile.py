@@ -10,7 +10,7 @@ Re e^{i(φ_k - ω t_k)} Σ_{l<3} (2l + 1) i^l j_l(ω) P_l(t_k), where ω is the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import equinox as eqx
@@ -29,7 +29,7 @@ from nuebar.predict.box import PHYSICS, Box, Provenance, check_inside, check_par
 from nuebar.predict.signal import NODES_PER_CELL, SignalInputs
 from nuebar.predict.smooth import with_cached_derivatives
 
-__all__ = ["DM2_41_eV2", "SterilePredictor", "with_sterile"]
+__all__ = ["DM2_41_eV2", "SterilePredictor", "sterile_if_named", "with_sterile"]
 
 DM2_41_eV2 = (1e-6, 1.0)  # below, nothing turns at 215 km; above, nothing is left to see since long
 SIN2_TH14 = (0.0, 0.5)  # beyond one half the heavy state would be the active one
@@ -235,3 +235,8 @@ def with_sterile(
     limits = dict(zip(STERILE, (SIN2_TH14, DM2_41_eV2), strict=True))
     added = {n: Value(values[n], bounds=limits[n], fixed=fixed) for n in STERILE}
     return replace(experiment, oscillation={**experiment.oscillation, **added})
+
+
+def sterile_if_named(experiment: Experiment, free: Sequence[str]) -> Experiment:
+    """:func:`with_sterile` where parameters to free name one of the two and the experiment has no sterile state."""
+    return with_sterile(experiment) if set(STERILE) & set(free) and not experiment.sterile else experiment
