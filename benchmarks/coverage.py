@@ -31,7 +31,7 @@ FIGURES = ROOT / "docs" / "figures"
 DAYS = (59.1, 365.25, 6 * 365.25)
 EXPERIMENTS = ("juno", "juno-2025")
 SEED = 1
-COMMAND = "make coverage"
+COMMAND = "make statistics RELEASE=folder INPUTS=file.root"
 
 
 def study(name, options):

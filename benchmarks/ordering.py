@@ -131,7 +131,14 @@ def main():
             signed = {t: (1.0 if t == "normal" else -1.0) * toys[t].delta_chi2 for t in TRUTHS}
             save(ordering_toys(signed), output_folder(a.figures) / "fit-ordering-toys.png")
     seconds = time.perf_counter() - began
-    path = write_claim(a.out, "fit-ordering", numbers, command="make results INPUTS=FILE", seconds=seconds, seed=SEED)
+    path = write_claim(
+        a.out,
+        "fit-ordering",
+        numbers,
+        command="make statistics RELEASE=folder INPUTS=file.root",
+        seconds=seconds,
+        seed=SEED,
+    )
     print(path)
 
 

@@ -100,7 +100,15 @@ def main():
         "years_at_3_sigma_full_power": ordering.years_full_power,
     }
     seconds = time.perf_counter() - began
-    print(write_claim(a.out, "fit-sensitivity", numbers, command="make results INPUTS=FILE", seconds=seconds))
+    print(
+        write_claim(
+            a.out,
+            "fit-sensitivity",
+            numbers,
+            command="make statistics RELEASE=folder INPUTS=file.root",
+            seconds=seconds,
+        )
+    )
     if a.figures is not None:
         folder = output_folder(a.figures)
         for name, figure in sensitivity_figures(first).items():

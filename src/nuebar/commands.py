@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from nuebar import __version__
 from nuebar.commands_cluster import cluster
+from nuebar.commands_coverage import fit_coverage
 from nuebar.commands_feldman_cousins import fit_feldman_cousins
 from nuebar.commands_geoneutrinos import fit_geoneutrinos
 from nuebar.commands_goodness import fit_goodness
@@ -51,6 +52,7 @@ for sub in (fit, predict, simulate, select, tune, events, config, cluster):
     app.command(sub)
 fit.command(name="toys")(fit_toys)
 fit.command(name="ordering")(fit_ordering)
+fit.command(name="coverage")(fit_coverage)
 fit.command(name="feldman-cousins")(fit_feldman_cousins)
 fit.command(name="posterior")(fit_posterior)
 fit.command(name="goodness")(fit_goodness)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import chi2 as chi2_distribution
 
+from nuebar.fit import known_coverage
 from nuebar.jobs.published import PUBLISHED_PRECISION
 from nuebar.parameters import OSCILLATION
 from nuebar.report.tables import minuit_table, with_error
@@ -32,8 +33,15 @@ def fit_report(outcome: FitOutcome) -> str:
         lines += ["", *_comparison(outcome)]
     if outcome.impacts:
         lines += ["", *_impacts(outcome)]
-    lines += _remarks(outcome)
+    lines += [*_remarks(outcome), *_known_coverage(outcome)]
     return "\n".join(lines)
+
+
+def _known_coverage(outcome: FitOutcome) -> list[str]:
+    """Intervals that are known not to cover what they should."""
+    result, days = outcome.result, outcome.experiment.exposure.days
+    told = known_coverage.warnings(outcome.experiment.name, days, result.statistic, result)
+    return ["", *(f"careful: {sentence}" for sentence in told)] if told else []
 
 
 def rates_table(shown: Prediction) -> str:
