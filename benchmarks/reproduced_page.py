@@ -113,14 +113,15 @@ def ordering(found):
     if "fit-ordering" not in found:
         return ["Not measured yet."]
     rows = []
-    for s in found["fit-ordering"]["numbers"]["sets"]:
-        years = s["years_at_3_sigma"]
-        what = f"years × {ORDERING_GW:g} GW to a median of 3 σ, resolution of {s['resolution']}"
-        theirs = f"{ORDERING_YEARS:g}" if s["resolution"] == "2024" else NONE
-        if years is None:
-            rows.append([what, theirs, "not within the years studied", NONE])
-        else:
-            rows.append([what, theirs, f"{years:.2f}", percent(years / ORDERING_YEARS) if theirs != NONE else NONE])
+    for inputs in ("common inputs", "embedded inputs"):
+        for name, s in found["fit-ordering"]["numbers"][inputs]["resolutions"].items():
+            years = s["years_at_3_sigma"]
+            what = f"years × {ORDERING_GW:g} GW to a median of 3 σ, resolution of {name}, {inputs}"
+            theirs = f"{ORDERING_YEARS:g}" if name == "2024" else NONE
+            if years is None:
+                rows.append([what, theirs, "not within the years studied", NONE])
+            else:
+                rows.append([what, theirs, f"{years:.2f}", percent(years / ORDERING_YEARS) if theirs != NONE else NONE])
     return [table(["mass ordering, expected (simulated)", "published", "nuebar", "difference"], rows)]
 
 

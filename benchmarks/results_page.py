@@ -20,6 +20,7 @@ import predictor_page  # noqa: E402
 import reproduced_page  # noqa: E402
 import selection_page  # noqa: E402
 import simulation_page  # noqa: E402
+import statistics_page  # noqa: E402
 import tuning_page  # noqa: E402
 from simulation_page import signed, table  # noqa: E402
 
@@ -42,8 +43,9 @@ HOW = {
     **tuning_page.HOW,
     **selection_page.HOW,
     **chain_page.HOW,
+    **statistics_page.HOW,
 }
-OTHERS = (simulation_page, predictor_page, tuning_page, selection_page, chain_page)
+OTHERS = (simulation_page, predictor_page, tuning_page, selection_page, chain_page, statistics_page)
 HEADLINES = (
     "harmonic, ±15σ, vacuum: compiled, one spectrum",
     "harmonic, ±15σ, matter: compiled, one spectrum",

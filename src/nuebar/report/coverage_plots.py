@@ -52,13 +52,13 @@ def coverage_picture(rows: Mapping[str, Sequence[Any]], *, title: str = "") -> F
                     [100 * r.coverage], [y], xerr=bars, fmt=MARKERS[m % len(MARKERS)], color=color, markersize=4.5,
                     markerfacecolor="white" if r.off else color, elinewidth=1.0,
                 )  # fmt: skip
-        ax.set(xlabel=f"coverage at {exposure} [%]", ylim=(-0.6, len(names) - 0.4))
+        ax.set(xlabel=f"at {exposure} [%]", ylim=(-0.6, len(names) - 0.4))
     axes[0].set_yticks(range(len(names))[::-1], [axis_label(n).split(" [")[0] for n in names])
     for m, method in enumerate(methods):
         axes[0].plot([], [], MARKERS[m % len(MARKERS)], color=LINES[m % len(LINES)], markersize=4.5, label=method)
     axes[0].plot([], [], "o", color=GREY, markerfacecolor="white", markersize=4.5, label="hollow: off")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods) + 1)
-    _heading(axes[0], title, "")
+    _heading(axes[0], f"{title}: coverage" if title else "coverage", "")
     return figure
 
 
