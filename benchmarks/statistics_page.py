@@ -170,7 +170,7 @@ def coverage(n):
                     if r is None or r["coverage"] is None:
                         cells.append("")
                         continue
-                    text = f"{100 * r['coverage']:.1f} ± {100 * r['error']:.1f}"
+                    text = f"{100 * r['coverage']:.1f} ± {50 * (r['high'] - r['low']):.1f}"
                     cells.append(f"**{text}**" if r["off"] else text)
                 rows.append([f"{point['exposure_days']:.4g} days, {label(p)}", *cells])
         lines += [

@@ -85,7 +85,7 @@ def fit_feldman_cousins(
         axes=parse_axes(scan),
         points=points,
         toys=toys,
-        batch=min(batch, toys),
+        batch=min(batch, toys) if toys > 1 else batch,
         levels=tuple(levels) or LEVELS,
         adaptive=not all_toys,
         free_ordering=free_ordering,

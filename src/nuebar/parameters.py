@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -151,8 +152,10 @@ class ParameterSet(Mapping[str, Parameter]):
     def known(self, name: str) -> str:
         """The name itself, or one sentence that lists the names there are."""
         if name not in self._by_name:
+            close = difflib.get_close_matches(name, self._by_name, n=1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
             known = ", ".join(self._by_name) or "none"
-            raise UnknownParameterError(f"unknown parameter {name!r}; expected one of: {known}")
+            raise UnknownParameterError(f"unknown parameter {name!r}{meant}; expected one of: {known}")
         return name
 
 

@@ -497,7 +497,9 @@ def _pictures(outcome: FitOutcome, out: Path) -> list[Path]:
             simulated=outcome.simulated,
         )
     }
-    if any(p.prior and not p.fixed for p in outcome.shown.parameters.values()):
+    pulled = [p for p in outcome.shown.parameters.values() if p.prior and not p.fixed]
+    # A fit that failed may have no errors; what can be drawn of it says most about why.
+    if pulled and all(np.isfinite([p.value, p.error]).all() for p in pulled):
         figures["pulls.png"] = plots.pulls(outcome.shown)
     if outcome.result.valid:
         figures["correlation.png"] = plots.correlation(outcome.shown)

@@ -34,7 +34,9 @@ __all__ = [
 ]
 
 Progress = Callable[[str, int, int], None]
-PER_CHUNK = 1000
+PER_CHUNK = 250
+BIASED, OFTEN_FAILED = 0.15, 0.02  # of the error; share of the toys: beyond them the report says so
+FEW = 25.0  # events in a bin, below which χ² with the variance of expected or measured counts is biased
 _ARRAYS = ("numbers", "truth", "values", "errors", "chi2", "edm", "n_calls", "status", "at_limit")
 
 
@@ -80,6 +82,7 @@ class ToysOutcome:
         return self.n_bins - (len(self.results.free) - constrained)
 
     priors: frozenset[str] = frozenset()
+    events_per_bin: float = np.inf
 
 
 def parse_truth(words: Sequence[str] | None) -> dict[str, float]:
@@ -149,6 +152,7 @@ def run_toys_job(
         n_bins=len(fit.counts),
         seconds=time.perf_counter() - began,
         priors=frozenset(fit.pulled()),
+        events_per_bin=float(np.median(fit.counts)),
     )
 
 
@@ -197,10 +201,27 @@ def toys_report(outcome: ToysOutcome) -> str:
         )
     chi2 = r.chi2[r.valid]
     lines.append(f"chi2: mean {chi2.mean():.1f}, {outcome.n_dof} degrees of freedom; {outcome.seconds:.1f} s")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_careful(outcome)])
 
 
 # ---------------------------------------------------------------- helpers
+
+
+def _careful(outcome: ToysOutcome) -> list[str]:
+    """What is not as it should be, in words."""
+    r, told = outcome.results, []
+    failed = 1.0 - float(r.valid.mean())
+    if failed > OFTEN_FAILED:
+        told.append(f"{100 * failed:.0f} % of the fits are not valid: single fits of such data fail as often")
+    for s in outcome.summary:
+        if abs(s.pull_mean) > max(BIASED, 4.0 / np.sqrt(s.n)):
+            told.append(f"{s.name} is biased by {s.pull_mean:+.2f} of its error")
+    if told and outcome.statistic in ("pearson", "neyman") and outcome.events_per_bin < FEW:
+        told.append(
+            f"{outcome.statistic} with {outcome.events_per_bin:.0f} events in a bin is known to be biased: take "
+            "--statistic cnp or barlow-beeston for data"
+        )
+    return [f"careful: {sentence}" for sentence in told]
 
 
 def _run(many: ManyFits, job: ToysJob, first: int, n: int, progress: Callable[[int, int], None] | None) -> ManyResults:
