@@ -66,7 +66,7 @@ def main():
         record = load_result(folder / "feldman_cousins.json")
         numbers[" ".join(names)] = {k: v for k, v in record.items() if k not in ("format", "kind", "versions", "grid")}
         for path in written:
-            if o.figures and path.suffix == ".png" and names in (("dm2_31_eV2",), SOLAR):
+            if o.figures and path.name == "feldman_cousins.png" and names in (("dm2_31_eV2",), SOLAR):
                 shutil.copy(path, Path(o.figures) / f"fit-feldman-cousins-{'-'.join(names)}.png")
     seconds = time.perf_counter() - began
     command = "make statistics RELEASE=folder INPUTS=file.root"

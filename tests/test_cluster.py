@@ -511,6 +511,61 @@ def test_batch_jobs_are_submitted_and_cancelled(tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "here")
 
 
+@pytest.mark.parametrize(("kind", "command"), [("slurm", "sbatch"), ("htcondor", "condor_submit")])
+def test_a_machine_that_cannot_submit_jobs_is_one_sentence(tmp_path, monkeypatch, kind, command):
+    pytest.importorskip("dask_jobqueue")
+    table, out = tmp_path / "cluster.toml", tmp_path / "out"
+    table.write_text(f'[cluster]\nkind = "{kind}"\n')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NuebarError, match=rf"expected {command} on the PATH of this machine, got none; .*login node"):
+        executor(str(table))
+    words = [sys.executable, "-m", "nuebar.cli", "simulate", "ibd", "--out", str(out), "--cluster", str(table)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    (sentence,) = done.stderr.splitlines()
+    assert f"nuebar: --cluster {table}: expected {command} on the PATH" in sentence
+    assert done.returncode == 2
+    assert not out.exists(), "something was begun"
+    # Looking at the script needs no batch system.
+    assert "dask_worker" in job_script(load_cluster(table))
+
+
+LOCAL = """
+import logging, sys
+from nuebar.run import Stage, run_stage
+from nuebar.run.cluster import executor
+
+
+def complain():
+    logging.getLogger("distributed.worker").error("CommClosedError in a heartbeat")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folder, log, table = sys.argv[1:]
+    workers = executor(table)
+    run_stage(folder, Stage("toys", "chunks_of_test_cluster:write", {"log": log}, 2, ".bin"), seed=1, jobs=workers)
+    workers.link().client.run(complain)
+"""
+
+
+def test_a_local_cluster_that_ends_well_says_nothing_of_lost_connections(tmp_path, helpers):
+    (tmp_path / "script.py").write_text(LOCAL)
+    table = tmp_path / "local.toml"
+    table.write_text('[cluster]\nkind = "local"\nworkers = 2\n')
+    path = os.pathsep.join([str(helpers), *sys.path])
+    words = [sys.executable, "script.py", str(tmp_path / "out"), str(tmp_path / "log"), str(table)]
+    done = subprocess.run(
+        words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines() == [f"{table}: 2 workers"]
+    assert len(contents(tmp_path / "out")) == 2
+
+
+def test_workers_are_told_with_their_threads_if_these_are_more():
+    assert dask_workers._crew(1, 1) == "1 worker"
+    assert dask_workers._crew(2, 8) == "2 workers with 8 threads"
+
+
 # --- commands
 
 

@@ -129,6 +129,16 @@ def test_what_the_tests_are():
     np.testing.assert_allclose(statistics_of(np.zeros(1), np.ones((1, 8)))[0, 2], 4 / np.sqrt(4))
 
 
+@pytest.mark.parametrize(
+    ("above", "p", "error"), [(0, 1 / 51, 0.02), (25, 26 / 51, 0.0707), (49, 50 / 51, 0.02), (50, 1.0, 0.02)]
+)
+def test_a_p_value_is_never_certain(above, p, error):
+    """Not even when every toy or none is more extreme than the data."""
+    got = p_value(0.5, np.repeat([0.0, 1.0], [50 - above, above]))
+    assert got.p == pytest.approx(p)
+    assert got.error == pytest.approx(error, rel=1e-3)
+
+
 def test_p_values_count_failed_toys():
     got = p_value(2.0, np.array([1.0, 2.0, 3.0]), failed=2)
     assert got.p == 3 / 4

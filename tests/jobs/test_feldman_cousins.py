@@ -178,6 +178,45 @@ def test_a_picture_has_a_panel_for_each_ordering():
         region_2d(region)
 
 
+def with_toys(toys, n=25):
+    """A parabola on a grid, χ² of one degree of freedom as toys, and the outcome around it."""
+    axis = np.linspace(-3.5, 3.5, n)
+    drawn = np.random.default_rng(1).chisquare(1, toys)
+    points = tuple(PointToys((x,), x * x, drawn) for x in axis)
+    region = Region(("x",), (axis,), points, (0.0,))
+    wanted = FeldmanCousinsJob(("x",), toys=toys)
+    return job_module.FeldmanCousinsOutcome(
+        wanted, region, {"x": 0.0}, 0.0, True, "", 0, 0.0, 0.0, True, "pearson", "toy", toys * n, 0, 1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("toys", "resolved", "words"),
+    [
+        (30, (False, False, False, False), "! 68.27 %: 30 toys a point do not resolve it; take 50 or more (--toys)"),
+        (60, (True, False, False, False), "! 99.73 %: 60 toys a point do not resolve it; take 5000 or more (--toys)"),
+        (2000, (True, True, True, False), "! 99.73 %: 2000 toys a point do not resolve it; take 5000 or more (--toys)"),
+        (5000, (True, True, True, True), None),
+    ],
+)
+def test_levels_that_toys_do_not_resolve_are_marked(toys, resolved, words):
+    """Ten toys beyond the critical value resolve it; ours is the interval that a table of 60 toys would understate."""
+    outcome = with_toys(toys)
+    text = feldman_cousins_report(outcome)
+    assert tuple(row["resolved"] for row in job_module._record(outcome)["levels"]) == resolved
+    assert text.count("%!") == resolved.count(False)
+    assert words in text if words else "resolve" not in text
+
+
+def test_points_beside_the_border_that_stopped_early_are_told():
+    """More toys would not help there: the rule of adaptive toys has decided."""
+    outcome = with_toys(60)
+    outcome = dataclasses.replace(outcome, job=dataclasses.replace(outcome.job, toys=5000))
+    assert "60 toys a point do not resolve it; take a finer grid (--points) or --all-toys" in feldman_cousins_report(
+        outcome
+    )
+
+
 def test_the_command(experiment, capsys, tmp_path):
     code = fit_feldman_cousins(
         parameters=("sin2_th12",),

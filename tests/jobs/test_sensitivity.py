@@ -106,6 +106,19 @@ def test_report_tells_what_is_not_to_be_trusted(outcome):
     assert "sin2_th13 ± 0.0007" in text
 
 
+def test_printed_shares_are_those_of_the_variance(outcome):
+    """They add up to 100 % but for their roundings, and columns have names."""
+    lines = sensitivity_report(outcome).splitlines()
+    first = next(k for k, line in enumerate(lines) if "share of σ²" in line)
+    assert lines[first + 2].split() == ["share", "σ", "less"] * 4
+    groups = outcome.sets[0].breakdown
+    rows = [lines[first + 3 + k].removeprefix(f"  {g.group}").split() for k, g in enumerate(groups)]
+    assert rows[0][1] == "-"
+    for k in range(4):
+        assert sum(float(r[2 * k]) for r in rows) == pytest.approx(100.0, abs=0.05 * len(rows))
+    assert any(line.split()[:4] == ["factor", "at", "1", "MeV"] for line in lines)
+
+
 def test_files_hold_the_same_numbers(outcome, tmp_path):
     paths = {p.name for p in write_sensitivity(outcome, tmp_path)}
     assert paths == {

@@ -28,9 +28,11 @@ import numpy as np
 from nuebar.errors import NuebarError
 from nuebar.fit.profile import delta_chi2_level
 
-__all__ = ["LEVELS", "Critical", "PointToys", "Region", "Sampling", "Segment", "sample", "split"]
+__all__ = ["ENOUGH", "LEVELS", "Critical", "PointToys", "Region", "Sampling", "Segment", "sample", "split"]
 
 LEVELS = (0.6827, 0.90, 0.9545, 0.9973)
+ENOUGH = 10.0
+"""Toys above a critical value that resolve it: (1 - level) of them are then known to a third."""
 
 Toys = Callable[[range], np.ndarray]
 """From numbers of toys to their Δχ², NaN where a fit failed."""
@@ -119,7 +121,10 @@ class PointToys:
 
     @property
     def p_value(self) -> float:
-        """Share of the toys that are at least as far from θ as the data; NaN if data or all toys failed."""
+        """Share of the toys that are at least as far from θ as the data; NaN if data or all toys failed.
+
+        The plain share: a point is accepted exactly where it is not below 1 - level.
+        """
         good = self.good
         return float(np.mean(good >= self.observed)) if good.size and np.isfinite(self.observed) else math.nan
 
@@ -147,6 +152,11 @@ class PointToys:
         value = from_above(max(n * alpha, 1.0))
         high = from_above(n * alpha - spread)
         return Critical(value, min(from_above(n * alpha + spread), value), max(high, value))
+
+    def near(self, level: float) -> bool:
+        """Whether the p-value is within three standard deviations of a level, or not known."""
+        alpha, n = 1.0 - level, self.good.size
+        return not n or not abs(self.p_value - alpha) >= 3.0 * math.sqrt(alpha * level / n)
 
     def accepted(self, level: float) -> bool:
         """Whether the region of a level holds the point."""
@@ -251,6 +261,36 @@ class Region:
     def excess(self, level: float) -> np.ndarray:
         """√Δχ² - √(critical value): zero on the border of the region, and straight where χ² is a parabola."""
         return _excess(self.observed, self.critical(level)[0])
+
+    def deciding(self, level: float) -> np.ndarray:
+        """Points that decide on the border of a region: on both sides of it, and ends of the grid that are near it."""
+        inside = self.accepted(level)
+        out = np.zeros(self.shape, bool)
+        for d, axis in enumerate(self.axes):
+            # Views: what is written into `marks` is written into `out`.
+            marks, within = np.moveaxis(out, d, 0), np.moveaxis(inside, d, 0)
+            near = np.moveaxis(np.reshape([p.near(level) for p in self.points], self.shape), d, 0)
+            for rows in split(axis):
+                part, held = marks[rows], within[rows]
+                change = held[1:] != held[:-1]
+                part[1:] |= change
+                part[:-1] |= change
+                for end in (0, -1):
+                    part[end] |= near[rows][end]
+        corners = [np.searchsorted(a, b) + np.array([-1, 0]) for a, b in zip(self.axes, self.best, strict=True)]
+        if not inside.any():  # a region that is smaller than a cell of the grid
+            out[np.ix_(*(np.clip(c, 0, n - 1) for c, n in zip(corners, self.shape, strict=True)))] = True
+        return out
+
+    def deciding_toys(self, level: float) -> int | None:
+        """The fewest valid toys of a point that decides on the border; None if no point does."""
+        found = [p.good.size for p, d in zip(self.points, self.deciding(level).ravel(), strict=True) if d]
+        return min(found, default=None)
+
+    def resolved(self, level: float) -> bool:
+        """Whether the toys resolve the border of a region: enough of them beyond the critical values that decide."""
+        n = self.deciding_toys(level)
+        return n is None or (1.0 - level) * n >= ENOUGH
 
     def segments(self, level: float) -> tuple[Segment, ...]:
         """The pieces of a one-dimensional region; their ends lie between points, by a straight line of the excess."""

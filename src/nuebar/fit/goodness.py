@@ -17,8 +17,9 @@ looked at and the fitted parameters accounted for:
 * runs: the number of runs of residuals of one sign, few where the model drifts away from the data.
 
 A p-value is (1 + toys at least as extreme)/(1 + toys): never zero, and valid for any number of toys (A. C. Davison and
-D. V. Hinkley, Bootstrap Methods and their Application (1997), section 4.2). Toys whose fit failed are left out and
-counted, with the p-value if all of them had been on one side or on the other.
+D. V. Hinkley, Bootstrap Methods and their Application (1997), section 4.2). Its error is never below that of one toy,
+1/toys: where all toys or none are more extreme, more of them would still move it. Toys whose fit failed are left
+out and counted, with the p-value if all of them had been on one side or on the other.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class PValue:
     Attributes:
         value: Of the data.
         p: (1 + toys at least as extreme)/(1 + toys).
-        error: Its standard error from the number of toys.
+        error: Its standard error from the number of toys, at least 1/toys.
         p_range: If all toys whose fit failed were less extreme, and if all were more.
         median: Of the toys.
     """
@@ -235,7 +236,7 @@ def p_value(value: float, toys: np.ndarray, failed: int = 0) -> PValue:
     return PValue(
         value=float(value),
         p=p,
-        error=float(np.sqrt(p * (1.0 - p) / n)),
+        error=float(np.sqrt(max(p * (1.0 - p), 1.0 / n) / n)),
         p_range=((1 + above) / (1 + n + failed), (1 + above + failed) / (1 + n + failed)),
         median=float(np.median(toys)),
     )

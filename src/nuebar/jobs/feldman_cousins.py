@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nuebar.errors import NuebarError
-from nuebar.fit.feldman_cousins import LEVELS, PointToys, Region, Sampling, Segment, sample
+from nuebar.fit.feldman_cousins import ENOUGH, LEVELS, PointToys, Region, Sampling, Segment, sample
 from nuebar.fit.profile import delta_chi2_level
 from nuebar.fit.profile_construction import SPLITTING, ProfileConstruction, default_axes, physical
 from nuebar.fit.spectrum_fit import SpectrumFit
@@ -229,7 +230,8 @@ def feldman_cousins_report(outcome: FeldmanCousinsOutcome) -> str:
         lines.append(f"{'level':>8s}  {'Feldman-Cousins':44s}  Delta chi2 of {dof} parameter")
         for level in region.levels:
             ours, wilks = region.segments(level), region.wilks_segments(level)
-            lines.append(f"{100 * level:7.2f}%  {_words(name, ours, True):44s}  {_words(name, wilks, False)}")
+            head = f"{100 * level:7.2f}%{_mark(region, level)}"
+            lines.append(f"{head} {_words(name, ours, True):44s}  {_words(name, wilks, False)}")
         lines.append("[...: reaches the end of the grid or a limit of the parameter; +-: from the number of toys")
     else:
         lines.append(f"{'level':>8s}  {'points in':>9s}  {'Wilks':>6s}  {'critical values':>20s}  {'Wilks':>6s}")
@@ -239,8 +241,10 @@ def feldman_cousins_report(outcome: FeldmanCousinsOutcome) -> str:
             words = f"{near.min():.2f} to {near.max():.2f}" if near.size else "-"
             inside, ordinary = int(region.accepted(level).sum()), int(region.wilks(level).sum())
             lines.append(
-                f"{100 * level:7.2f}%  {inside:9d}  {ordinary:6d}  {words:>20s}  {delta_chi2_level(level, dof):6.2f}"
+                f"{100 * level:7.2f}%{_mark(region, level)} {inside:9d}  {ordinary:6d}  {words:>20s}  "
+                f"{delta_chi2_level(level, dof):6.2f}"
             )
+    lines += [_unresolved(outcome, level) for level in region.levels if not region.resolved(level)]
     lines.append(
         f"best fits of toys on a limit: {100 * outcome.on_limit:.1f} %, found by another start: "
         f"{100 * outcome.other_start:.1f} %; {outcome.seconds:.0f} s"
@@ -452,6 +456,7 @@ def _record(outcome: FeldmanCousinsOutcome) -> dict[str, Any]:
     levels = []
     for level in region.levels:
         row: dict[str, Any] = {"level": level, "wilks_delta_chi2": delta_chi2_level(level, dof)}
+        row |= {"resolved": region.resolved(level), "deciding_toys": region.deciding_toys(level)}
         if dof == 1:
             row["segments"] = [asdict(s) for s in region.segments(level)]
             row["wilks_segments"] = [asdict(s) for s in region.wilks_segments(level)]
@@ -503,6 +508,25 @@ def _table(region: Region) -> str:
         head = [f"{v:.10g}" for v in (*p.theta, p.observed)]
         rows.writerow([*head, f"{p.p_value:.6g}", f"{p.p_error:.3g}", len(p.delta_chi2), p.failed, *numbers, *accepted])
     return buffer.getvalue()
+
+
+def _mark(region: Region, level: float) -> str:
+    return " " if region.resolved(level) else "!"
+
+
+def _unresolved(outcome: FeldmanCousinsOutcome, level: float) -> str:
+    """What to do about a level whose border rests on too few toys."""
+    needed, toys = _rounded_up(ENOUGH / (1.0 - level)), outcome.region.deciding_toys(level)
+    advice = f"take {needed} or more (--toys)"
+    if outcome.job.toys >= needed:  # the points beside the border are too far from it to get all toys
+        advice = "take a finer grid (--points) or --all-toys"
+    return f"! {100 * level:.2f} %: {toys} toys a point do not resolve it; {advice}"
+
+
+def _rounded_up(x: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50 and so on."""
+    power = 10 ** math.floor(math.log10(x))
+    return next(n * power for n in (1, 2, 5, 10) if n * power >= x - 1e-9)
 
 
 def _words(name: str, segments: tuple[Segment, ...], errors: bool) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from nuebar.config import Experiment, override
 from nuebar.errors import NuebarError
+from nuebar.fit.goodness import p_value as share_above
 from nuebar.fit.many import ManyResults
 from nuebar.fit.ordering import OrderingStudy, OrderingToys
 from nuebar.fit.toys import ToyOptions, joined
@@ -167,18 +168,16 @@ def p_value(toys: Mapping[str, OrderingToys], truth: str, delta_chi2: float) -> 
         delta_chi2: χ² of the other ordering less that of this one.
 
     Returns:
-        Share of the toys of the other ordering with a Δχ² at least as large, and its binomial error; where none is,
-        the error is that of one toy.
+        (1 + toys of the other ordering with a Δχ² at least as large)/(1 + toys), and its error, which is at least that
+        of one toy; as :func:`nuebar.fit.goodness.p_value` has it.
     """
     other = TRUTHS[1 - TRUTHS.index(truth)]
     # The toys of the other ordering count their own truth as the right one.
     d = -toys[other].delta_chi2
     if d.size == 0:
         raise NuebarError("ordering: expected valid toys of the other ordering, got none; look at their failures")
-    p = float(np.mean(d >= delta_chi2))
-    return p, float(np.sqrt(max(p * (1 - p), 1.0 / d.size) / d.size)) if p == 0 else float(
-        np.sqrt(p * (1 - p) / d.size)
-    )
+    found = share_above(delta_chi2, d)
+    return found.p, found.error
 
 
 # ---------------------------------------------------------------- helpers

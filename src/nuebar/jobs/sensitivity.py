@@ -52,6 +52,7 @@ DAYS_100 = 100.0 / 365.25
 YEARS = (0.1, 0.17, DAYS_100, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0, 12.0, 20.0)
 FACTORS = (0.9, 0.95, 1.0, 1.05, 1.1)
 PERCENT_ROUNDING = 0.05  # percents are printed with one decimal
+FIXED_GROUPS = ("statistics", "external priors")  # never switched off
 SHORT = {"sin2_th12": "sin²θ12", "sin2_th13": "sin²θ13", "dm2_21_eV2": "Δm²21", "dm2_31_eV2": "Δm²31"}
 
 
@@ -327,7 +328,9 @@ def sensitivity_report(outcome: SensitivityOutcome) -> str:
         )
     lines += _breakdown_lines(outcome)
     if outcome.scan:
-        lines.append(f"at {job.systematics_years:g} years, resolution {job.resolutions[0]} times a factor:")
+        lines.append(f"at {job.systematics_years:g} years, resolution {job.resolutions[0]} times a factor: errors in %")
+        head = " ".join(f"{SHORT.get(n, n):>17s}" for n in names)
+        lines.append(f"{'factor':>7s} {'at 1 MeV':>8s} {head}" + (f" {'Δχ²':>9s}" if job.ordering else ""))
         for q in outcome.scan:
             numbers = " ".join(f"{100 * q.full.relative[n]:17.4f}" for n in names)
             delta = "" if q.ordering is None else f" {q.ordering.delta_chi2:9.2f}"
@@ -615,17 +618,26 @@ def _breakdown_lines(outcome: SensitivityOutcome) -> list[str]:
     s, names = outcome.sets[0], outcome.interest
     whole = _whole(outcome, s)
     lines = [
-        f"at {outcome.job.systematics_years:g} years, resolution {s.name}: share of the error, and the error without "
-        "the group, in % of the error with all"
+        f"at {outcome.job.systematics_years:g} years, resolution {s.name}: share of σ² in % (they add up to 100), and "
+        "by how many % σ is less without the group"
     ]
-    head = " ".join(f"{SHORT.get(n, n):>13s}" for n in names)
+    head = "   ".join(f"{SHORT.get(n, n):>13s}" for n in names)
+    words = "   ".join(f"{'share':>5s}  {'σ less':>6s}" for _ in names)
     lines.append(f"  {'':28s} {head}" + ("   Δχ² without, alone" if s.costs else ""))
+    lines.append(f"  {'':28s} {words}")
     costs = {c.group: c for c in s.costs}
     for g in s.breakdown:
-        cells = " ".join(f"{100 * g.share[n] / whole[n]:5.1f}  {100 * g.without[n] / whole[n]:6.1f}" for n in names)
+        off = not g.group.startswith(FIXED_GROUPS)
+        cells = "   ".join(_share_cell(g.share[n] / whole[n], g.without[n] / whole[n], off) for n in names)
         c = costs.get(g.group)
         lines.append(f"  {g.group:28s} {cells}" + ("" if c is None else f"   {c.without:8.2f} {c.alone:8.2f}"))
     return lines
+
+
+def _share_cell(share: float, without: float, off: bool) -> str:
+    """The same two numbers as in the picture; the second one only of what can be switched off."""
+    less = f"{100 * max(1.0 - without, 0.0):.1f}" if off else "-"
+    return f"{100 * share**2:5.1f}  {less:>6s}"
 
 
 def _ordering_record(point: OrderingPoint | None, bare: OrderingPoint | None) -> dict[str, Any]:

@@ -228,7 +228,8 @@ def write_sterile(outcome: SterileOutcome, folder: str | os.PathLike[str], *, pi
         from nuebar.report.plots import save
         from nuebar.report.sterile_plots import exclusion
 
-        curves = {f"{y:g} years": m.limit(outcome.job.cl) for y, m in zip(outcome.job.years, outcome.maps, strict=True)}
+        limits = [m.limit(outcome.job.cl) for m in outcome.maps]
+        curves = {f"{y:g} calendar years": x for y, x in zip(outcome.job.years, limits, strict=True)}
         band = None
         if outcome.spread is not None and outcome.spread.limits.shape[1] >= 4:
             band = (outcome.spread.dm2_41_eV2, *outcome.spread.quantiles((0.16, 0.84)))

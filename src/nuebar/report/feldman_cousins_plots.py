@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["critical_map", "region_1d", "region_2d"]
 
+UNRESOLVED = "! too few toys"
+
 
 @_styled
 def region_1d(region: Region, *, title: str = "", note: str = "") -> Figure:
     """Δχ² of the data, and the critical values of every level with their Monte Carlo errors.
 
-    The region of a level is where the curve is below the points; it is drawn as a bar below the axis of each level, and
-    the ordinary one beside it.
+    The region of a level is where the curve is below the points; it is drawn as a bar below the axis of each level,
+    pale where the toys do not resolve it, and the ordinary one beside it.
 
     Args:
         region: Of one parameter.
@@ -61,8 +63,10 @@ def region_1d(region: Region, *, title: str = "", note: str = "") -> Figure:
         upper.tick_params(labelbottom=False)
         lower.set(xlim=(x[0], x[-1]), xlabel=axis_label(name), ylim=(len(region.levels) - 0.4, -0.6))
         lower.tick_params(which="minor", left=False, right=False)
-        lower.set_yticks(range(len(region.levels)), [f"{100 * v:g} %" for v in region.levels])
+        lower.set_yticks(range(len(region.levels)), [f"{100 * v:g} %{_mark(region, v)}" for v in region.levels])
     grid[0][0].set_ylabel("Δχ²")
+    if not all(region.resolved(level) for level in region.levels):
+        grid[0][0].plot([], [], linestyle="", label=UNRESOLVED)
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     grid[1][0].set_ylabel("region")
     _heading(grid[0][0], title, "" if len(parts) > 1 else note)
@@ -99,7 +103,9 @@ def _bars(ax: Axes, region: Region, level: float, ends: tuple[float, float], fac
         for s in segments:
             low, high = s.low / factor, s.high / factor
             if high >= ends[0] and low <= ends[1]:
-                ax.plot([low, high], [k + shift] * 2, color=LINES[k % len(LINES)], linewidth=3.0, linestyle=line)
+                pale = line == "-" and not region.resolved(level)
+                ax.plot([low, high], [k + shift] * 2, color=LINES[k % len(LINES)], linewidth=3.0, linestyle=line,
+                        alpha=0.35 if pale else 1.0)  # fmt: skip
 
 
 @_styled
@@ -132,12 +138,14 @@ def region_2d(region: Region, *, title: str = "", note: str = "") -> Figure:
                 if z.min() < 0 < z.max():
                     ax.contour(x[i], y[j], z, levels=[0.0], colors=[color], linestyles=[style], linewidths=[width])
             if n == 0:
-                handles += ax.plot([], [], color=color, linewidth=1.8, label=f"{100 * level:g} %")
+                handles += ax.plot([], [], color=color, linewidth=1.8, label=f"{100 * level:g} %{_mark(region, level)}")
         ax.set(xlim=(x[i][0], x[i][-1]), ylim=(y[j][0], y[j][-1]), xlabel=a, ylabel=b)
         best = (region.best[0] / _factor(region.names[0]), region.best[1] / _factor(region.names[1]))
         if x[i][0] <= best[0] <= x[i][-1] and y[j][0] <= best[1] <= y[j][-1]:
             handles += ax.plot(*best, marker="*", markersize=12, color=BLACK, linestyle="none", label="Best fit")
     handles += axes[0, 0].plot([], [], color=GREY, linewidth=1.2, linestyle=":", label="Δχ² of χ² with 2 dof")
+    if not all(region.resolved(level) for level in region.levels):
+        handles += axes[0, 0].plot([], [], linestyle="", label=UNRESOLVED)
     axes[-1, 0].legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     _heading(axes[0, 0], title, note)
     return figure
@@ -175,6 +183,10 @@ def _plane(region: Region) -> tuple[str, str, np.ndarray, np.ndarray]:
         raise NuebarError("contour: expected a region of two parameters, got one; take region_1d")
     x, y = (axis / _factor(n) for axis, n in zip(region.axes, region.names, strict=True))
     return axis_label(region.names[0]), axis_label(region.names[1]), x, y
+
+
+def _mark(region: Region, level: float) -> str:
+    return "" if region.resolved(level) else " !"
 
 
 def _factor(name: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nuebar.errors import NuebarError
-from nuebar.report.plots import DASHES, LINES, _array, _figure, _heading, _styled
+from nuebar.report.plots import DASHES, LINES, _array, _expected, _figure, _heading, _styled
 
 if TYPE_CHECKING:
     from nuebar.report.plots import Figure
@@ -22,7 +22,7 @@ def precision(years: ArrayLike, relative: Mapping[str, ArrayLike], *, title: str
     """Relative errors against exposure.
 
     Args:
-        years: Exposures, increasing.
+        years: Exposures in calendar years, increasing.
         relative: Name of a quantity → relative errors at these exposures.
         title: Text above the axes.
 
@@ -44,7 +44,8 @@ def precision(years: ArrayLike, relative: Mapping[str, ArrayLike], *, title: str
     ticks = [t for t in (2, 5, 10, 20, 50, 100, 200) if ax.get_ylim()[0] < t < ax.get_ylim()[1]]
     ax.set_yticks(ticks, [f"{t}" for t in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="exposure [years]", ylabel="expected error [%]")
+    ax.set(xlabel="exposure [calendar years]", ylabel="expected error [%]")
     ax.legend(loc="upper right", ncols=2)
     _heading(ax, title, "")
+    _expected(ax)
     return figure

@@ -12,7 +12,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nuebar.errors import NuebarError
-from nuebar.report.plots import BLUE, DASHES, GREY, LINES, ORANGE, _array, _figure, _heading, _styled
+from nuebar.report.plots import (
+    BLUE,
+    DASHES,
+    GREY,
+    GREYISH,
+    LINES,
+    ORANGE,
+    _array,
+    _expected,
+    _figure,
+    _heading,
+    _styled,
+)
 
 if TYPE_CHECKING:
     from nuebar.report.plots import Figure
@@ -29,7 +41,7 @@ def ordering_curve(
     power_GW: float = 26.6,
     title: str = "",
 ) -> Figure:
-    """Median Δχ² against exposure, with the range of 68 % of the toys that is expected around the first curve.
+    """Median Δχ² against exposure, with the range that holds 68 % of data sets around the first curve.
 
     Args:
         years: Exposures in years at full power, increasing.
@@ -51,13 +63,12 @@ def ordering_curve(
     figure = _figure(4.6)
     ax = figure.add_subplot()
     for level, word in ((1.0, "1σ"), (4.0, "2σ"), (9.0, "3σ"), (16.0, "4σ")):
-        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
-        ax.text(1.012, level, word, transform=ax.get_yaxis_transform(), va="center", color="#595959", fontsize=9.5)
+        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=0)
+        ax.text(1.012, level, word, transform=ax.get_yaxis_transform(), va="center", color=GREYISH, fontsize=9.5)
     first = next(iter(curves.values()))
     spread = 2.0 * np.sqrt(np.maximum(first, 0.0))
-    ax.fill_between(
-        x, first - spread, first + spread, color=LINES[0], alpha=0.15, linewidth=0, label="68 % of data sets"
-    )
+    label = f"68 % of data sets, resolution {next(iter(curves))},\nnormal approximation"
+    ax.fill_between(x, first - spread, first + spread, color=LINES[0], alpha=0.15, linewidth=0, label=label, zorder=1)
     for k, (name, y) in enumerate(curves.items()):
         ax.plot(x, y, color=LINES[k], linestyle=DASHES[k], marker="o", markersize=3.5, label=f"resolution {name}")
     if bare is not None:
@@ -68,6 +79,7 @@ def ordering_curve(
     ax.set(xlabel=f"exposure [years × {power_GW:.1f} GW]", ylabel="Δχ² of the wrong ordering")
     ax.legend(loc="upper left", frameon=True, framealpha=1.0, edgecolor="none")
     _heading(ax, title, "")
+    _expected(ax)
     return figure
 
 
@@ -103,16 +115,18 @@ def ordering_systematics(rows: Mapping[str, tuple[float, float]], *, title: str 
 
 
 @_styled
-def ordering_toys(delta_chi2: Mapping[str, ArrayLike], *, bins: int = 60, title: str = "") -> Figure:
+def ordering_toys(delta_chi2: Mapping[str, ArrayLike], *, bins: int | None = None, title: str = "") -> Figure:
     """Δχ² of toys of both orderings, with normal distributions of their medians and twice the root of it as spread.
 
     Args:
         delta_chi2: True ordering → one number a toy, χ² of the same ordering less that of the other in both.
-        bins: Of the histograms.
+        bins: Of the histograms; 2√n of n toys, from 8 to 60, by default.
         title: Text above the axes.
     """
     sets = {name: _array(d, name) for name, d in delta_chi2.items()}
     everything = np.concatenate(list(sets.values()))
+    if bins is None:
+        bins = max(8, min(60, int(2.0 * np.sqrt(min(d.size for d in sets.values())))))
     edges = np.linspace(everything.min(), everything.max() + 1e-9, bins + 1)
     x = np.linspace(edges[0], edges[-1], 400)
     figure = _figure(4.2)

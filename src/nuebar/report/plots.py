@@ -51,6 +51,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
 )  # fmt: skip
 GREY, PALE = "#8c8c8c", "#dcdcdc"
+GREYISH = "#595959"
+EXPECTED = "expected, from simulated (Asimov) counts"
 LINES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES: tuple[Any, ...] = (
     "-", (0, (5, 2)), (0, (2, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3)),
@@ -808,7 +810,7 @@ def profile(
         if delta < top:
             ax.axhline(delta, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
             place = ax.get_yaxis_transform()
-            ax.text(1.012, delta, f"{word} (1 dof)", transform=place, va="center", color="#595959", fontsize=9.5)
+            ax.text(1.012, delta, f"{word} (1 dof)", transform=place, va="center", color=GREYISH, fontsize=9.5)
     fine = np.linspace(a[0], a[-1], 401)
     for k, (name, z) in enumerate(scans.items()):
         style: dict[str, Any] = {"color": LINES[k], "linestyle": DASHES[k], "linewidth": 2.0}
@@ -860,6 +862,11 @@ def _heading(ax: Axes, title: str, note: str) -> None:
     if note:
         colour = RED if "BLINDED" in note or "NOT VALID" in note else BLACK
         ax.set_title(note, loc="right", color=colour, style="italic", fontsize=10.5)
+
+
+def _expected(ax: Axes) -> None:
+    """On the right above the axes: nothing here is measured."""
+    ax.set_title(EXPECTED, loc="right", fontsize=8.5, color=GREYISH, style="italic")
 
 
 def _warning(result: FitResult) -> str:

@@ -13,7 +13,23 @@ from numpy.typing import ArrayLike
 
 from nuebar.errors import NuebarError
 from nuebar.parameters import LABELS
-from nuebar.report.plots import BLACK, BLUE, GREEN, GREY, LINES, PALE, PURPLE, RED, _array, _figure, _plain_log, _styled
+from nuebar.report.plots import (
+    BLACK,
+    BLUE,
+    EXPECTED,
+    GREEN,
+    GREY,
+    GREYISH,
+    LINES,
+    PALE,
+    PURPLE,
+    RED,
+    _array,
+    _expected,
+    _figure,
+    _plain_log,
+    _styled,
+)
 
 if TYPE_CHECKING:
     from nuebar.report.plots import Axes, Figure
@@ -21,9 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ordering_curves", "precision_curves", "resolution_curves", "systematics_bars"]
 
 Curves = Mapping[str, Mapping[str, ArrayLike]]
-EXPECTED = "expected, from simulated (Asimov) counts"
-GREYISH = "#595959"
-SMALL: dict[str, Any] = {"fontsize": 8.5, "color": GREYISH, "style": "italic"}
 COLOURS = {"sin2_th12": BLUE, "sin2_th13": GREEN, "dm2_21_eV2": PURPLE, "dm2_31_eV2": RED}
 
 
@@ -99,7 +112,7 @@ def precision_curves(
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=9)
-    axes[min(1, len(names) - 1)].set_title(EXPECTED, loc="right", **SMALL)
+    _expected(axes[min(1, len(names) - 1)])
     return figure
 
 
@@ -129,7 +142,8 @@ def ordering_curves(
     first = _same(next(iter(delta_chi2.values())), x, "Δχ²")
     spread = 2.0 * np.sqrt(np.maximum(first, 0.0))
     ax.fill_between(x, np.maximum(first - spread, 0.0), first + spread, color=LINES[0], alpha=0.13, linewidth=0,
-                    label="68 % of data sets (normal approximation)")  # fmt: skip
+                    label=f"68 % of data sets, resolution {next(iter(delta_chi2))}, normal approximation",
+                    zorder=1)  # fmt: skip
     top = 0.0
     for k, (name, y) in enumerate(delta_chi2.items()):
         bare = _same(statistics[name], x, "Δχ²")
@@ -153,7 +167,7 @@ def ordering_curves(
     above.set_xlabel(f"years at full power × {power_GW:.1f} GW", fontsize=10)
     ax.tick_params(axis="x", which="both", top=False)
     ax.legend(loc="upper left", fontsize=9, frameon=True, framealpha=0.9, facecolor="white", edgecolor="none")
-    ax.text(0.985, 0.085, EXPECTED, transform=ax.transAxes, ha="right", **SMALL)
+    _expected(ax)
     return figure
 
 
@@ -208,7 +222,7 @@ def resolution_curves(
         ax.set(xlabel="energy resolution σ/E at 1 MeV [%]")
     if title:
         axes[0].set_title(title, loc="left")
-    axes[-1].set_title(EXPECTED, loc="right", **SMALL)
+    _expected(axes[-1])
     return figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nuebar.errors import NuebarError
-from nuebar.report.plots import DASHES, GREY, LINES, _figure, _heading, _styled
+from nuebar.report.plots import DASHES, GREY, GREYISH, LINES, _expected, _figure, _heading, _styled
 
 if TYPE_CHECKING:
     from nuebar.report.plots import Figure
@@ -52,7 +52,7 @@ def exclusion(
     for label, value in STANDARD:
         if y[0] < value < y[-1]:
             ax.axhline(value, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
-            ax.text(0.012, value, label, transform=ax.get_yaxis_transform(), va="bottom", color="#595959", fontsize=9.5)
+            ax.text(0.012, value, label, transform=ax.get_yaxis_transform(), va="bottom", color=GREYISH, fontsize=9.5)
     for k, (name, x) in enumerate(curves.items()):
         ax.plot(x, y, color=LINES[k], linestyle=DASHES[k % len(DASHES)], label=name)
         if k == 0:
@@ -68,4 +68,5 @@ def exclusion(
     ax.set(xlabel="sin² 2θ₁₄", ylabel="Δm²₄₁ [eV²]")
     ax.legend(loc="upper left", title=f"excluded to the right, {100 * cl:g} % CL, 2 dof")
     _heading(ax, title, "")
+    _expected(ax)
     return figure

@@ -5,9 +5,11 @@ The one door to ``dask_jobqueue``, which writes and submits the scripts of batch
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ __all__ = ["KINDS", "ClusterTable", "executor", "job_script", "load_cluster"]
 
 KINDS = ("slurm", "htcondor", "local", "address")
 _BATCH = ("slurm", "htcondor")
+_SUBMIT = {"slurm": "sbatch", "htcondor": "condor_submit"}
 _OWN = {
     **dict.fromkeys(("walltime", "queue", "account", "directives"), ("slurm",)),
     **dict.fromkeys(("disk", "attributes"), ("htcondor",)),
@@ -97,7 +100,7 @@ def executor(cluster: str | None, jobs: int | None = None) -> Workers:
         What ``run_stage(jobs=...)`` takes.
 
     Raises:
-        NuebarError: It is none of these, the file is wrong, or Dask is missing.
+        NuebarError: It is none of these, the file is wrong, or Dask or the program that submits jobs is missing.
     """
     if jobs is not None and (type(jobs) is not int or jobs < 1):
         raise NuebarError(f"--jobs: expected 1 or more, got {jobs!r}; correct it")
@@ -109,7 +112,7 @@ def executor(cluster: str | None, jobs: int | None = None) -> Workers:
         if table.kind == "address":
             return executor(table.address, jobs)
         table = table if jobs is None else replace(table, workers=jobs)
-        _check_packages(table)
+        _check_here(table, cluster)
         return DaskWorkers(lambda: _started(table, cluster), most=table.workers)
     if cluster.endswith(".json"):
         if not Path(cluster).is_file():
@@ -185,6 +188,8 @@ def _started(table: ClusterTable, name: str) -> Link:
         raise NuebarError(f"--cluster {name}: cannot be started: {text}; correct the table") from error
     link = connected(name, address=cluster)
     if table.kind == "local":
+        # A heartbeat may meet the end of the scheduler: its worker would print that as an error of a run without one.
+        link.client.run(quiet)
         return replace(link, close=lambda: cluster.close(timeout=5))
     # Asking again for the same number replaces jobs that have ended.
     return replace(link, renew=lambda: cluster.scale(jobs=table.batch_jobs), close=lambda: cluster.close(timeout=10))
@@ -192,7 +197,11 @@ def _started(table: ClusterTable, name: str) -> Link:
 
 def _local(table: ClusterTable) -> Any:
     return require_distributed().LocalCluster(
-        n_workers=table.workers, threads_per_worker=1, processes=True, dashboard_address=table.dashboard
+        n_workers=table.workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=table.dashboard,
+        silence_logs=logging.CRITICAL,
     )
 
 
@@ -226,9 +235,17 @@ def _job_options(table: ClusterTable) -> dict[str, Any]:
     return {**options, "disk": table.disk, "job_extra_directives": dict(table.attributes)}
 
 
-def _check_packages(table: ClusterTable) -> None:
-    if table.kind in _BATCH:
-        _jobqueue()
+def _check_here(table: ClusterTable, name: str) -> None:
+    """Whether this machine can submit jobs; what fails there later, in Dask's own thread, would be a run that waits."""
+    if table.kind not in _BATCH:
+        return
+    _jobqueue()
+    command = _SUBMIT[table.kind]
+    if shutil.which(command) is None:
+        raise NuebarError(
+            f"--cluster {name}: expected {command} on the PATH of this machine, got none; run this on a machine that "
+            'submits jobs, such as a login node of the cluster, or take kind = "local"'
+        )
 
 
 def _jobqueue() -> Any:

@@ -293,7 +293,7 @@ class _Flow:
         if gone:
             log.info("%s: %d of %d workers gone; their chunks are done again", self.link.name, gone, len(self.workers))
         if found and not self.workers:
-            log.info("%s: %d workers with %d threads", self.link.name, len(found), sum(found.values()))
+            log.info("%s: %s", self.link.name, _crew(len(found), sum(found.values())))
         self.workers = found
         if not found and now - self.said > _SAY_S:
             log.info("%s: no workers yet; waiting for one", self.link.name)
@@ -347,6 +347,12 @@ def request(task: Task, session: str, probe: Path, visible_s: float) -> bytes:
             "folder": os.getcwd(),
         }
     )
+
+
+def _crew(workers: int, threads: int) -> str:
+    """How many workers there are, and their threads if these are more."""
+    told = f"{workers} worker{'s' * (workers > 1)}"
+    return told if threads == workers else f"{told} with {threads} threads"
 
 
 def _first_line(error: BaseException) -> str:
