@@ -233,11 +233,11 @@ def posterior(n):
                  f"{v['median'] / unit:.{digits}f} +{v['plus'] / unit:.{digits}f} −{-v['minus'] / unit:.{digits}f}",
                  signed(v["shift_in_sigma"]), f"{v['half_width_over_error']:.3f}", f"{v['effective']:.0f}"]
             )  # fmt: skip
-        seconds = sum(x["seconds"].values()) if isinstance(x["seconds"], dict) else x["seconds"]
+        seconds = x["seconds"]["total"]
         state = "valid" if x["valid"] else f"**not valid: {x['reason']}**"
         lines += [
             f"{what}: {x['free']} free parameters, {x['samples']} draws, R̂ at most {x['r_hat_most']:.4f}, "
-            f"{x['divergent']} divergences, {state}, {duration(seconds)} (aim ≤ {POSTERIOR_S:g} s, "
+            f"{100 * x['divergent']:.2f} % divergences, {state}, {duration(seconds)} (aim ≤ {POSTERIOR_S:g} s, "
             f"{met(seconds <= POSTERIOR_S)}).",
             table(
                 ["", "best fit", "median of the posterior", "shift in σ", "width over error", "effective draws"], rows
