@@ -157,3 +157,9 @@ def test_only_different_parameters_make_a_set():
     with pytest.raises(NuebarError, match="expected a Parameter, got 'x'"):
         ParameterSet(["x"])
     assert ParameterSet([]).names == ()
+
+
+def test_a_misspelled_name_is_told_its_neighbour():
+    parameters = ParameterSet([Parameter("sin2_th12", 0.3), Parameter("dm2_21_eV2", 7.5e-5)])
+    with pytest.raises(NuebarError, match="did you mean 'sin2_th12'"):
+        parameters.known("sin2_th21")

@@ -186,3 +186,19 @@ def test_truths_are_read():
 def test_wrong_ordering_options_are_refused(changes, message):
     with pytest.raises(NuebarError, match=message):
         run_ordering(dataclasses.replace(OrderingJob(), **changes))
+
+
+def test_the_report_says_what_is_off(experiment):
+    """Fits that fail often, biased parameters, and the statistic behind it."""
+    outcome = run_toys_job(ToysJob(fit=FitJob(experiment=experiment, asimov=True), toys=40, seed=4))
+    assert "careful" not in toys_report(outcome)
+    results = outcome.results
+    status = results.status.copy()
+    status[:5] = 2
+    moved = dataclasses.replace(results, status=status)
+    biased = tuple(dataclasses.replace(s, pull_mean=0.9) if s.name == "sin2_th12" else s for s in outcome.summary)
+    off = dataclasses.replace(outcome, results=moved, summary=biased, statistic="pearson", events_per_bin=9.0)
+    told = toys_report(off)
+    assert "12 % of the fits are not valid" in told
+    assert "sin2_th12 is biased by +0.90" in told
+    assert "take --statistic cnp" in told
