@@ -342,8 +342,8 @@ def test_chunks_end_with_their_run(tmp_path, helpers, address, processes, number
     run = processes.start(*words, env={**os.environ, "PYTHONPATH": path})
     wait_for(lambda: len(log_of(log)) == 2)
     run.send_signal(number)
-    run.wait(10)
-    wait_for(lambda: not any(alive(line[2]) for line in log_of(log)), seconds=5)
+    run.wait(60)
+    wait_for(lambda: not any(alive(line[2]) for line in log_of(log)), seconds=30)
     if number == signal.SIGINT:
         assert names(tmp_path / "out" / "toys") == ["ledger.jsonl", "stage.json"]
     else:
