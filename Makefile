@@ -77,7 +77,7 @@ page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/
 
 statistics: $(VENV)/.dev  ## ordering, coverage, intervals, posterior, sensitivity, two detectors, scaling (hours; RELEASE=folder INPUTS=file); writes docs/results
 	$(BIN)/python benchmarks/ordering.py --inputs "$(INPUTS)" --work $(OUT)/ordering --figures docs/figures
-	$(BIN)/python benchmarks/coverage.py --release "$(RELEASE)" --work $(OUT)/coverage
+	$(BIN)/python benchmarks/interval_coverage.py --release "$(RELEASE)" --work $(OUT)/coverage
 	$(BIN)/python benchmarks/feldman_cousins.py --release "$(RELEASE)" --work $(OUT)/feldman-cousins
 	$(BIN)/python benchmarks/posterior.py --release "$(RELEASE)" --inputs "$(INPUTS)" --work $(OUT)/posterior
 	$(BIN)/python benchmarks/sensitivity.py --inputs "$(INPUTS)" --figures docs/figures

@@ -1,6 +1,6 @@
 """Coverage of every interval that a fit prints, at 59.1 days, one and six years, measured with toys.
 
-    python benchmarks/coverage.py --work FOLDER [--toys N] [--posteriors N] [--jobs N] [--experiment NAME ...]
+    python benchmarks/interval_coverage.py --work FOLDER [--toys N] [--posteriors N] [--jobs N] [--experiment NAME ...]
 
 Writes docs/results/fit-coverage.json, the picture docs/figures/fit-coverage.png, and the tables
 src/nuebar/experiments/coverage/NAME.json that ``nuebar fit spectrum`` consults. Continues where it was stopped; WORK
