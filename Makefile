@@ -81,7 +81,7 @@ statistics: $(VENV)/.dev  ## ordering, coverage, intervals, posterior, sensitivi
 	$(BIN)/python benchmarks/feldman_cousins.py --release "$(RELEASE)" --work $(OUT)/feldman-cousins
 	$(BIN)/python benchmarks/posterior.py --release "$(RELEASE)" --inputs "$(INPUTS)" --work $(OUT)/posterior
 	$(BIN)/python benchmarks/sensitivity.py --inputs "$(INPUTS)" --figures docs/figures
-	$(BIN)/python benchmarks/two_detectors.py --inputs "$(INPUTS)"
+	$(BIN)/python benchmarks/two_detectors.py --out docs/results
 	$(BIN)/python benchmarks/geoneutrinos.py --inputs "$(INPUTS)" --toys 0 --work $(OUT)/geoneutrinos
 	$(BIN)/python benchmarks/cluster.py
 
