@@ -1,9 +1,9 @@
 """What is known of the coverage of printed intervals: tables that ship with an experiment, as warnings to a user.
 
 A table is made by ``benchmarks/interval_coverage.py`` from thousands of toys and lies in
-``experiments/coverage/<name>.json``: for each exposure, statistic, parameter and kind of interval the share of toys whose
-interval held the truth. It speaks of one experiment, of fits without data of other experiments beyond those in the table
-(priors), and of similar exposures; of anything else it says nothing.
+``experiments/coverage/<name>.json``: for each exposure, statistic, parameter and kind of interval the share of toys
+whose interval held the truth. It speaks of one experiment, of fits without data of other experiments beyond those in
+the table (priors), and of similar exposures; of anything else it says nothing.
 """
 
 from __future__ import annotations
