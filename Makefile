@@ -72,8 +72,9 @@ selection: $(VENV)/.dev  ## selection at the published size (hours; MODELS="FOLD
 chain: $(VENV)/.dev  ## is the whole chain calibrated: a run, 200 seeds by the fast path, 20 whole runs (two hours); writes docs/results
 	$(BIN)/python benchmarks/chain.py --work $(OUT)/chain
 
-page: $(VENV)/.dev  ## docs/results.md and the README's table from docs/results/*.json
+page: $(VENV)/.dev  ## docs/results.md, other pages of figures and the README's table from docs/results/*.json
 	$(BIN)/python benchmarks/results_page.py
+	$(BIN)/python benchmarks/cluster_page.py
 
 statistics: $(VENV)/.dev  ## ordering, coverage, intervals, posterior, sensitivity, two detectors, scaling (hours; RELEASE=folder INPUTS=file); writes docs/results
 	$(BIN)/python benchmarks/ordering.py --inputs "$(INPUTS)" --work $(OUT)/ordering --figures docs/figures

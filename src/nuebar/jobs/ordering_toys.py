@@ -10,17 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nuebar.config import Experiment, override
 from nuebar.errors import NuebarError
 from nuebar.fit.goodness import p_value as share_above
-from nuebar.fit.many import ManyResults
 from nuebar.fit.ordering import OrderingStudy, OrderingToys
 from nuebar.fit.toys import ToyOptions, joined
 from nuebar.io.arrays import load_arrays, save_arrays
 from nuebar.jobs.fit import FitJob, _check, _experiment, _prepare
 from nuebar.jobs.fit_config import fit_job, told
+from nuebar.jobs.many_files import arrays_of, results_of
 from nuebar.jobs.resolutions import OWN, changes
 from nuebar.run import Stage, Workers, run_stage
 
@@ -28,7 +26,6 @@ __all__ = ["ToysOfBoth", "ordering_experiment", "ordering_study", "ordering_toys
 
 PER_CHUNK = 250
 TRUTHS = ("normal", "inverted")
-_ARRAYS = ("numbers", "truth", "values", "errors", "chi2", "edm", "n_calls", "status", "at_limit")
 
 Progress = Callable[[str, int, int], None]
 
@@ -109,11 +106,7 @@ def ordering_toys_chunk(config: dict[str, Any], chunk: int, key: int, path: Path
     job = ToysOfBoth(**{**config, "fit": fit_job(config["fit"]), "toys": PER_CHUNK})
     text = json.dumps([config["fit"], config["resolution"], config["smallest"]], sort_keys=True)
     toys = _toys(_recalled(text), job, TRUTHS[k], block * PER_CHUNK, PER_CHUNK, None)
-    arrays = {
-        f"{side}/{n}": np.asarray(getattr(results, n)).astype(np.uint8 if n == "at_limit" else None)
-        for side, results in (("right", toys.right), ("wrong", toys.wrong))
-        for n in _ARRAYS
-    }
+    arrays = arrays_of(toys.right, "right/") | arrays_of(toys.wrong, "wrong/")
     notes = {
         "format": 1,
         "names": list(toys.right.names),
@@ -204,17 +197,5 @@ def _joined(parts: list[OrderingToys], n: int) -> OrderingToys:
 
 def _loaded(path: Path) -> OrderingToys:
     arrays, notes = load_arrays(path)
-    sides = []
-    for side in ("right", "wrong"):
-        own = {n: arrays[f"{side}/{n}"] for n in _ARRAYS}
-        own["at_limit"] = own["at_limit"].astype(bool)
-        sides.append(
-            ManyResults(
-                names=tuple(notes["names"]),
-                free=tuple(notes["free"]),
-                covariance=np.empty((len(own["numbers"]), 0, 0)),
-                seconds=0.0,
-                **own,
-            )
-        )
-    return OrderingToys(notes["factor"], notes["truth"], sides[0], sides[1], tuple(notes["moved"]))
+    right, wrong = (results_of(arrays, notes["names"], notes["free"], side) for side in ("right/", "wrong/"))
+    return OrderingToys(notes["factor"], notes["truth"], right, wrong, tuple(notes["moved"]))

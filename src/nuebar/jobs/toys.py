@@ -21,6 +21,7 @@ from nuebar.io.files import atomic_write_text, output_folder
 from nuebar.io.results import save_result, versions
 from nuebar.jobs.fit import FitJob
 from nuebar.jobs.fit_config import build_fit, compiled, fit_job, told
+from nuebar.jobs.many_files import arrays_of, results_of
 from nuebar.run import Stage, Workers, run_stage
 
 __all__ = [
@@ -37,7 +38,6 @@ Progress = Callable[[str, int, int], None]
 PER_CHUNK = 250
 BIASED, OFTEN_FAILED = 0.15, 0.02  # of the error; share of the toys: beyond them the report says so
 FEW = 25.0  # events in a bin, below which χ² with the variance of expected or measured counts is biased
-_ARRAYS = ("numbers", "truth", "values", "errors", "chi2", "edm", "n_calls", "status", "at_limit")
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,7 @@ def toys_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict
     job = _job(config)
     first = job.first + chunk * PER_CHUNK
     results = _run(compiled(config["fit"]), job, first, PER_CHUNK, None)
-    arrays = {n: np.asarray(getattr(results, n)) for n in _ARRAYS}
-    arrays["at_limit"] = arrays["at_limit"].astype(np.uint8)
-    save_arrays(path, arrays, {"format": 1, "names": list(results.names), "free": list(results.free)})
+    save_arrays(path, arrays_of(results), {"format": 1, "names": list(results.names), "free": list(results.free)})
     return {"toys": len(results), "valid": int(results.valid.sum())}
 
 
@@ -262,12 +260,5 @@ def _job(config: Mapping[str, Any]) -> ToysJob:
 
 
 def _loaded(path: Path) -> ManyResults:
-    arrays, told = load_arrays(path)
-    n = len(arrays["numbers"])
-    return ManyResults(
-        names=tuple(told["names"]),
-        free=tuple(told["free"]),
-        covariance=np.empty((n, 0, 0)),
-        seconds=0.0,
-        **{**{k: arrays[k] for k in _ARRAYS}, "at_limit": arrays["at_limit"].astype(bool)},
-    )
+    arrays, notes = load_arrays(path)
+    return results_of(arrays, notes["names"], notes["free"])
