@@ -512,6 +512,27 @@ def test_batch_jobs_are_submitted_and_cancelled(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "command"), [("slurm", "sbatch"), ("htcondor", "condor_submit")])
+def test_jobs_that_are_refused_are_one_sentence(tmp_path, monkeypatch, kind, command):
+    """Dask keeps the refusal in its own thread: the run waited for ever."""
+    pytest.importorskip("dask_jobqueue")
+    here = tmp_path / "bin"
+    here.mkdir()
+    (here / command).write_text("#!/bin/sh\necho 'error: Invalid account' >&2\nexit 1\n")
+    (here / command).chmod(stat.S_IRWXU)
+    table, out = tmp_path / "cluster.toml", tmp_path / "out"
+    table.write_text(f'[cluster]\nkind = "{kind}"\nworkers = 3\nhost = "127.0.0.1"\n')
+    monkeypatch.setenv("PATH", str(here), prepend=os.pathsep)
+    words = ["simulate", "ibd", "--pairs", "1000", "--out", str(out), "--cluster", str(table)]
+    done = subprocess.run(
+        [sys.executable, "-m", "nuebar.cli", *words], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert f"nuebar: {table}: no workers: {command} refused every job (error: Invalid account)" in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "command"), [("slurm", "sbatch"), ("htcondor", "condor_submit")])
 def test_a_machine_that_cannot_submit_jobs_is_one_sentence(tmp_path, monkeypatch, kind, command):
     pytest.importorskip("dask_jobqueue")
     table, out = tmp_path / "cluster.toml", tmp_path / "out"

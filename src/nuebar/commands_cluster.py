@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
+
+from nuebar.commands_options import Debug
+from nuebar.commands_terminal import say
 
 __all__ = ["cluster", "cluster_show"]
 
-Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 cluster = App(name="cluster", help="Look at clusters that --cluster may name.")
 
 
@@ -22,7 +23,6 @@ def cluster_show(file: Path, /, *, debug: Debug = False) -> int:
     file
         TOML file with a table [cluster], see docs/cluster.md.
     """
-    from nuebar.commands import say
     from nuebar.run.cluster import job_script, load_cluster
 
     table = load_cluster(file)

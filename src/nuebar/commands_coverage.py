@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nuebar.commands_options import Debug, Flag, ModelOptions, Numbers, Words, WorkOptions
+from nuebar.commands_terminal import say
 
 __all__ = ["fit_coverage"]
 
@@ -53,7 +54,6 @@ def fit_coverage(
     out
         Output folder: coverage.json, coverage.csv, pictures; the same command continues. Without it nothing is kept.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.config import load_experiment
     from nuebar.errors import NuebarError
     from nuebar.jobs.coverage import CoverageJob, coverage_report, run_coverage, write_coverage
@@ -74,9 +74,7 @@ def fit_coverage(
         shape=not no_shape,
         seed=seed,
     )
-    outcome = run_coverage(
-        job, out, jobs=work.workers(), progress=progress_line(), force=work.force, max_seconds=work.max_seconds
-    )
+    outcome = run_coverage(job, out, **work.chunks())
     say(coverage_report(outcome))
     if out is not None:
         written = write_coverage(outcome, out, pictures=not no_pictures)

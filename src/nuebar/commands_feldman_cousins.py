@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, ModelOptions, Numbers, Words, WorkOptions
+from nuebar.commands_terminal import say
 
 __all__ = ["fit_feldman_cousins"]
 
@@ -69,7 +70,6 @@ def fit_feldman_cousins(
     out
         Output folder: feldman_cousins.json, .csv with one row a point, pictures; the same command continues.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.fit.feldman_cousins import LEVELS
     from nuebar.fit.grid_scan import parse_axes
     from nuebar.jobs.feldman_cousins import (
@@ -93,9 +93,7 @@ def fit_feldman_cousins(
         shape=not no_shape,
         seed=seed,
     )
-    outcome = run_feldman_cousins(
-        job, out, jobs=work.workers(), progress=progress_line(), force=work.force, max_seconds=work.max_seconds
-    )
+    outcome = run_feldman_cousins(job, out, **work.chunks())
     say(feldman_cousins_report(outcome))
     if out is not None:
         written = write_feldman_cousins(outcome, out, pictures=not no_pictures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nuebar.commands_options import Debug, Flag, ModelOptions, Numbers
+from nuebar.commands_terminal import progress_line, say
 
 __all__ = ["fit_geoneutrinos"]
 
@@ -40,7 +41,6 @@ def fit_geoneutrinos(
     out
         Output folder: geoneutrinos.json, geoneutrinos.csv, geoneutrinos.png. Without it nothing is written.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.geoneutrinos import GeoneutrinoJob, geoneutrino_report, run_geoneutrinos, write_geoneutrinos
 
     job = GeoneutrinoJob(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, ModelOptions, WorkOptions
+from nuebar.commands_terminal import say
 
 __all__ = ["fit_goodness"]
 
@@ -45,7 +46,6 @@ def fit_goodness(
         Output folder: goodness.json, goodness.csv with one row a toy, goodness.png; the same command continues.
         Without it nothing is kept.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.goodness import GoodnessJob, goodness_report, run_goodness, write_goodness
 
     job = GoodnessJob(
@@ -55,9 +55,7 @@ def fit_goodness(
         shape=not no_shape,
         seed=seed,
     )
-    outcome = run_goodness(
-        job, out, jobs=work.workers(), progress=progress_line(), force=work.force, max_seconds=work.max_seconds
-    )
+    outcome = run_goodness(job, out, **work.chunks())
     say(goodness_report(outcome))
     if out is not None:
         written = write_goodness(outcome, out, pictures=not no_pictures)

@@ -8,17 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from nuebar.errors import NuebarError
+
 if TYPE_CHECKING:
     from nuebar.jobs.fit import FitJob
     from nuebar.run import Executor
+    from nuebar.simulate.quench import Response
 
-__all__ = ["EXIT_INVALID_FIT", "Debug", "Flag", "ModelOptions", "Numbers", "Statistic", "Words", "WorkOptions"]
+__all__ = [
+    "EXIT_INVALID_FIT",
+    "Debug",
+    "Flag",
+    "ModelOptions",
+    "Numbers",
+    "Paths",
+    "ResponseOptions",
+    "Statistic",
+    "Words",
+    "WorkOptions",
+]
 
 EXIT_INVALID_FIT = 3
 
 Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 Flag = Annotated[bool, Parameter(negative="")]
 Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
+Paths = Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
 Numbers = Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
 Statistic = Literal["cnp", "poisson", "barlow-beeston", "pearson", "neyman"]
 
@@ -84,14 +99,46 @@ class WorkOptions:
 
     def workers(self) -> int | Executor:
         """Number of local processes, or what reaches the cluster."""
-        if self.cluster is None:
-            return self.jobs or _cores()
         from nuebar.run.cluster import executor
 
         return executor(self.cluster, self.jobs)
 
+    def chunks(self) -> dict[str, Any]:
+        """All of it, with a line of progress, as arguments of a job that works in chunks."""
+        from nuebar.commands_terminal import progress_line
 
-def _cores() -> int:
-    import os
+        options = {"force": self.force, "max_seconds": self.max_seconds}
+        return {"jobs": self.workers(), "progress": progress_line(), **options}
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ResponseOptions:
+    """How the scintillator answers: all three, or none for that of the experiment.
+
+    Attributes:
+        kB: Birks' constant in g/cm²/GeV, with --fC and --light-yield: this response instead of the experiment's.
+        fC: Cherenkov factor, likewise.
+        light_yield: Photons per MeV, likewise.
+    """
+
+    kB: Annotated[float | None, Parameter(name="--kB", show_default=False)] = None
+    fC: Annotated[float | None, Parameter(name="--fC", show_default=False)] = None
+    light_yield: Annotated[float | None, Parameter(show_default=False)] = None
+
+    def response(self) -> Response | None:
+        """The response, if it is given.
+
+        Raises:
+            NuebarError: One or two of the three are given.
+        """
+        from nuebar.simulate.quench import Response
+
+        given = [x for x in (self.kB, self.fC, self.light_yield) if x is not None]
+        if not given:
+            return None
+        if len(given) < 3:
+            raise NuebarError(
+                f"expected --kB, --fC and --light-yield together, got {len(given)} of them; give all three"
+            )
+        return Response(*given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, ModelOptions, Words
+from nuebar.commands_terminal import progress_line, say
 
 __all__ = ["fit_posterior"]
 
@@ -52,7 +53,6 @@ def fit_posterior(
     out
         Output folder: posterior.json, posterior.csv, samples.safetensors, posterior.png. Without it nothing is kept.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.posterior import PosteriorJob, posterior_report, run_posterior, write_posterior
 
     expected = asimov or (data is None and model.release is None)

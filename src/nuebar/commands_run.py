@@ -8,13 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, Words
+from nuebar.commands_terminal import progress_line, say
 from nuebar.errors import NuebarError
 
 __all__ = ["report", "run", "status"]
-
-EXIT_INVALID_FIT = 3
-Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
-Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
 
 def run(
@@ -23,13 +21,13 @@ def run(
     *,
     out: Path,
     seed: int | None = None,
-    changes: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
-    force_stage: Words = None,
+    changes: Annotated[Words, Parameter(name="--set")] = (),
+    force_stage: Words = (),
     until: str = "report",
     jobs: int | None = None,
     cluster: str | None = None,
-    full: Annotated[bool, Parameter(negative="")] = False,
-    show: Annotated[bool, Parameter(negative="")] = False,
+    full: Flag = False,
+    show: Flag = False,
     debug: Debug = False,
 ) -> int:
     """Raw events to oscillation parameters: simulate, select, tune, predict, fit, report. The same command continues.
@@ -60,7 +58,6 @@ def run(
     """
     from nuebar.chain.run_file import SHIPPED, load_run_file, show_run_file
     from nuebar.chain.runner import ChainJob, run_chain
-    from nuebar.commands import progress_line, say
     from nuebar.run.cluster import executor
 
     settings = _settings(changes)
@@ -72,10 +69,10 @@ def run(
         return 0
     progress = progress_line()
     workers = executor(cluster, jobs)
-    words = ["nuebar run", *([file.name] if file else []), *(f"--set {c}" for c in changes or ())]
+    words = ["nuebar run", *([file.name] if file else []), *(f"--set {c}" for c in changes)]
     words += [f"--seed {seed}"] if seed is not None else []
     words += ["--full"] if full else []
-    job = ChainJob(wanted, tuple(force_stage or ()), until, workers, " ".join([*words, f"--out {out.name}"]))
+    job = ChainJob(wanted, force_stage, until, workers, " ".join([*words, f"--out {out.name}"]))
     if full:
         from nuebar.chain.retrain import retrained
 
@@ -102,7 +99,6 @@ def report(folder: Path, /, *, out: Path | None = None, debug: Debug = False) ->
         Folder of the page; by default "report" in the folder of the run.
     """
     from nuebar.chain.report import write_report
-    from nuebar.commands import say
 
     say(f"wrote {write_report(folder, out=out)}")
     return 0
@@ -117,19 +113,18 @@ def status(folder: Path, /, *, debug: Debug = False) -> int:
         Folder of a run, or of anything that works in chunks.
     """
     from nuebar.chain.summary import status_lines
-    from nuebar.commands import say
 
     for line in status_lines(folder):
         say(line)
     return 0
 
 
-def _settings(words: list[str] | None) -> dict[str, Any]:
+def _settings(words: Words) -> dict[str, Any]:
     """``["fit.bins=40", ...]`` as values of TOML; what is none is a text."""
     import tomllib
 
     out: dict[str, Any] = {}
-    for word in words or []:
+    for word in words:
         key, sign, text = word.partition("=")
         if not (sign and key and text):
             raise NuebarError(f"--set: expected KEY=VALUE such as fit.bins=40, got {word!r}")

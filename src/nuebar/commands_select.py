@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from nuebar.commands_options import Debug, Flag, Numbers, Words
+from nuebar.commands_terminal import progress_line, say
+from nuebar.errors import NuebarError
+
 if TYPE_CHECKING:
     from nuebar.jobs.select_data import PairFiles
 
 __all__ = ["select"]
 
 select = App(name="select", help="Select antineutrinos: train classifiers, compare them with cuts, apply, explain.")
-Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
-Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
-Numbers = Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")]
-Flag = Annotated[bool, Parameter(negative="")]
 Ibd = Annotated[str | None, Parameter(help="Antineutrino pairs: files, or a folder of nuebar simulate ibd.")]
 Accidentals = Annotated[
     str | None, Parameter(help="Accidental pairs: files, or a folder of nuebar simulate singles --pairs.")
@@ -72,7 +72,6 @@ def select_train(
     out
         Folder of the model; the same command continues a training there.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.select_train import SelectTrainJob, run_train, train_report
 
     options = {
@@ -139,7 +138,6 @@ def select_search(
     out
         Folder of the study; the same command continues it. best.json there is a recipe for nuebar select train.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.select_search import SelectSearchJob, run_search, search_report
 
     job = SelectSearchJob(
@@ -219,8 +217,6 @@ def select_apply(
     out
         Folder for candidates.parquet, histograms and summary.json.
     """
-    from nuebar.commands import progress_line, say
-    from nuebar.errors import NuebarError
     from nuebar.jobs.select_apply import SelectApplyJob, apply_report, run_apply
 
     if max_dr < 0:
@@ -255,7 +251,7 @@ def select_apply(
 @select.command(name="compare")
 def select_compare(
     *,
-    model: Words = None,
+    model: Words = (),
     ibd: Ibd = None,
     accidentals: Accidentals = None,
     pairs: Pairs = None,
@@ -268,8 +264,8 @@ def select_compare(
     train_pairs: Most = None,
     test_pairs: int | None = None,
     singles: Singles = 200_000,
-    window_ms: Numbers = None,
-    singles_factor: Numbers = None,
+    window_ms: Numbers = (),
+    singles_factor: Numbers = (),
     efficiency: float | None = None,
     purity: float | None = None,
     seed: int = 1,
@@ -302,7 +298,6 @@ def select_compare(
     out
         Folder for compare.json, compare.txt and pictures.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.select_compare import SelectCompareJob, run_compare
     from nuebar.jobs.select_text import compare_report
 
@@ -314,15 +309,15 @@ def select_compare(
     }  # fmt: skip
     job = SelectCompareJob(
         files=_files(ibd, accidentals, pairs, label, columns, prepared),
-        models=tuple(model or ("network",)),
+        models=model or ("network",),
         selection=selection,
         trees=trees,
         ratio=not no_ratio,
         pairs=train_pairs,
         test=test_pairs,
         singles=singles,
-        windows_ms=tuple(window_ms or ()),
-        factors=tuple(singles_factor or (0.5, 1.0, 2.0)),
+        windows_ms=window_ms,
+        factors=singles_factor or (0.5, 1.0, 2.0),
         efficiency=efficiency,
         purity=purity,
         seed=seed,
@@ -376,7 +371,6 @@ def select_explain(
     out
         Folder for explain.json, shapley.safetensors and pictures.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.select_explain import SelectExplainJob, explain_report, run_explain
 
     job = SelectExplainJob(

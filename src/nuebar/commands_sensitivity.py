@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, Numbers, Statistic, Words
+from nuebar.commands_terminal import progress_line, say
 
 __all__ = ["fit_sensitivity"]
 
@@ -76,7 +77,6 @@ def fit_sensitivity(
     out
         Output folder: sensitivity.json, tables as CSV, pictures. Without it nothing is written.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.fit import FitJob
     from nuebar.jobs.sensitivity import (
         FACTORS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, ModelOptions, Numbers, WorkOptions
+from nuebar.commands_terminal import say
 
 __all__ = ["fit_sterile"]
 
@@ -54,7 +55,6 @@ def fit_sterile(
     out
         Output folder: sterile.json, sterile.csv, sterile.png; the same command continues. Without it nothing is kept.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.errors import NuebarError
     from nuebar.jobs.sterile import SterileJob, run_sterile, sterile_report, write_sterile
 
@@ -76,9 +76,7 @@ def fit_sterile(
         seed=seed,
         **given,  # type: ignore[arg-type]
     )
-    outcome = run_sterile(
-        job, out, jobs=work.workers(), progress=progress_line(), force=work.force, max_seconds=work.max_seconds
-    )
+    outcome = run_sterile(job, out, **work.chunks())
     say(sterile_report(outcome))
     if out is not None:
         written = write_sterile(outcome, out, pictures=not no_pictures)

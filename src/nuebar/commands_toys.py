@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, ModelOptions, Numbers, Statistic, Words, WorkOptions
+from nuebar.commands_terminal import say
 
 __all__ = ["fit_ordering", "fit_toys"]
 
@@ -42,7 +43,6 @@ def fit_toys(
     out
         Output folder: toys.json, toys.csv with one row a toy; the same command continues. Without it nothing is kept.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.toys import ToysJob, parse_truth, run_toys_job, toys_report, write_toys
 
     job = ToysJob(
@@ -54,9 +54,7 @@ def fit_toys(
         shape=not no_shape,
         seed=seed,
     )
-    outcome = run_toys_job(
-        job, out, jobs=work.workers(), progress=progress_line(), force=work.force, max_seconds=work.max_seconds
-    )
+    outcome = run_toys_job(job, out, **work.chunks())
     say(toys_report(outcome))
     if out is not None:
         say("written: " + ", ".join(str(path) for path in write_toys(outcome, out)))
@@ -124,7 +122,6 @@ def fit_ordering(
     out
         Output folder: ordering.json, ordering.csv, pictures. Without it nothing is written.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.fit import FitJob
     from nuebar.jobs.ordering import OrderingJob, ordering_report, run_ordering, write_ordering
 
@@ -149,9 +146,7 @@ def fit_ordering(
         seed=seed,
         **({"years": years} if years else {}),
     )
-    outcome = run_ordering(
-        job, out, jobs=work.workers(), progress=progress_line(), force=work.force, max_seconds=work.max_seconds
-    )
+    outcome = run_ordering(job, out, **work.chunks())
     say(ordering_report(outcome))
     if out is not None:
         written = write_ordering(outcome, out, pictures=not no_pictures)

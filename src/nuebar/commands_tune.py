@@ -7,16 +7,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from nuebar.commands_options import EXIT_INVALID_FIT, Debug, Flag, Paths, Words, WorkOptions
+from nuebar.commands_terminal import progress_line, say
 from nuebar.errors import NuebarError
 
 __all__ = ["tune"]
 
-EXIT_INVALID_FIT = 3
-
 tune = App(name="tune", help="Tune kB, fC and the light yield to calibration sources; train what that takes.")
-Debug = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
-Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
-Flag = Annotated[bool, Parameter(negative="")]
 Budget = Annotated[float | None, Parameter(help="Start nothing new after so many seconds; the same command continues.")]
 InAll = Annotated[float | None, Parameter(help="Stop after so many seconds, earlier calls included; more continues.")]
 
@@ -26,7 +23,7 @@ def tune_train(
     *,
     recipe: str,
     training: Path,
-    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    validation: Paths = (),
     out: Path,
     epochs: int | None = None,
     seed: int | None = None,
@@ -52,7 +49,6 @@ def tune_train(
     seed
         Instead of the recipe's: of weights and minibatches.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.tune_train import TrainJob, run_train
 
     command = (
@@ -61,7 +57,7 @@ def tune_train(
         + (f" --epochs {epochs}" if epochs is not None else "")
         + (f" --seed {seed}" if seed is not None else "")
     )
-    folders = tuple(str(v) for v in validation or ())
+    folders = tuple(str(v) for v in validation)
     job = TrainJob(recipe, str(training), folders, seed, epochs, max_seconds, command)
     trained = run_train(job, out, progress=progress_line())
     say(
@@ -83,7 +79,7 @@ def tune_search(
     *,
     kind: Literal["tede", "planar", "spline"],
     training: Path,
-    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    validation: Paths = (),
     out: Path,
     trials: int | None = None,
     max_steps: int = 5000,
@@ -115,13 +111,12 @@ def tune_search(
     events
         Events of every source and point in a step of a flow.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.tune_search import SearchJob, importance_rows, run_search, trial_rows
 
     job = SearchJob(
         kind=kind,
         training=str(training),
-        validation=tuple(str(v) for v in validation or ()),
+        validation=tuple(str(v) for v in validation),
         trials=trials,
         max_steps=max_steps,
         max_seconds=trial_seconds,
@@ -143,9 +138,9 @@ def tune_search(
 def tune_fit(
     *,
     density: str = "spline",
-    source: Words = None,
+    source: Words = (),
     data: Path | None = None,
-    background: Words = None,
+    background: Words = (),
     columns: Path | None = None,
     set: Path | None = None,
     data_set: int = 0,
@@ -156,8 +151,8 @@ def tune_fit(
     method: Literal["minuit", "nuts", "nested"] = "nuts",
     unbinned: Flag = False,
     norms: Literal["closed", "free"] = "closed",
-    prior: Words = None,
-    truth: Words = None,
+    prior: Words = (),
+    truth: Words = (),
     samples: int = 4000,
     replicas: int = 1000,
     direct: Flag = False,
@@ -218,7 +213,6 @@ def tune_fit(
                 "expected --release or spectra of sources, got both: gamma points of a release are fitted by themselves"
             )
         return _fit_release(release, points, scale, experiment, samples, seed, out, pictures=not no_pictures)
-    from nuebar.commands import progress_line, say
     from nuebar.io.files import output_folder
     from nuebar.jobs.tune_fit import (
         TuneJob,
@@ -271,7 +265,7 @@ def tune_validate(
     *,
     density: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
     data: Path,
-    study: Words = None,
+    study: Words = (),
     experiment: str = "juno",
     catalogue: Path | None = None,
     plan: Path | None = None,
@@ -281,10 +275,7 @@ def tune_validate(
     events: int = 10_000,
     unbinned: Flag = False,
     seed: int = 1,
-    jobs: int | None = None,
-    cluster: str | None = None,
-    force: Flag = False,
-    max_seconds: Budget = None,
+    work: WorkOptions = WorkOptions(),
     no_pictures: Flag = False,
     out: Path,
     debug: Debug = False,
@@ -318,18 +309,10 @@ def tune_validate(
         Exposures with single charges (spline, planar).
     seed
         Of new data.
-    jobs
-        Number of processes (all cores by default) or workers; the result does not depend on it.
-    cluster
-        Work on a cluster: address or file of a Dask scheduler, or a TOML file (see docs/cluster.md).
-    force
-        Throw away what another configuration left in the folder.
     out
         Output folder; the same command continues.
     """
-    from nuebar.commands import progress_line, say
     from nuebar.jobs.tune_validate import STUDIES, ValidateJob, run_validate, validation_report
-    from nuebar.run.cluster import executor
 
     job = ValidateJob(
         densities=tuple(density),
@@ -345,8 +328,7 @@ def tune_validate(
         unbinned=unbinned,
         seed=seed,
     )
-    workers = executor(cluster, jobs)
-    records = run_validate(job, out, jobs=workers, progress=progress_line(), force=force, max_seconds=max_seconds)
+    records = run_validate(job, out, **work.chunks())
     say(validation_report(records))
     if not no_pictures:
         from nuebar.jobs.tune_pictures import draw_validation
@@ -358,7 +340,6 @@ def tune_validate(
 def _fit_release(
     release: Path, points: Any, scale: Any, experiment: str, samples: int, seed: int, out: Path, *, pictures: bool
 ) -> int:
-    from nuebar.commands import progress_line, say
     from nuebar.config import load_experiment
     from nuebar.io.files import output_folder
     from nuebar.jobs.tune_release import fit_release, release_report, write_release_fit

@@ -21,56 +21,11 @@ from nuebar.jobs.coverage import (
 from nuebar.jobs.fit import FitJob
 from nuebar.report.coverage_plots import coverage_picture, rank_picture
 
-EXPERIMENT = """
-format = 1
-name = "toy"
-title = "one core"
-[target]
-free_protons = 1.4e33
-efficiency = 0.8
-[exposure]
-days = 3000.0
-[reactor]
-duty_cycle = 0.9
-[reactor.fission_fractions]
-U235 = 0.58
-U238 = 0.07
-Pu239 = 0.30
-Pu241 = 0.05
-[reactor.energy_per_fission_MeV]
-U235 = 202.36
-U238 = 205.99
-Pu239 = 211.12
-Pu241 = 214.26
-[[reactor.cores]]
-name = "A"
-power_GW = 20.0
-baseline_km = 52.5
-[response]
-nonlinearity = "none"
-resolution = [0.03, 0.0, 0.0]
-[binning]
-segments = [[1.0, 8.0, 140]]
-fine_width_MeV = 0.05
-[oscillation]
-sin2_th12 = 0.307
-sin2_th13 = 0.0218
-dm2_21_eV2 = 7.53e-5
-dm2_31_eV2 = 2.5283e-3
-[matter]
-density_g_cm3 = 2.45
-[systematics.signal]
-flux = 0.02
-[fit]
-statistic = "cnp"
-"""
-
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    path = tmp_path_factory.mktemp("experiment") / "toy.toml"
-    path.write_text(EXPERIMENT, encoding="utf-8")
-    fit = FitJob(experiment=str(path), asimov=True, fix=("matter_density_g_cm3",))
+def job(tmp_path_factory, write_experiment):
+    path = write_experiment(tmp_path_factory.mktemp("experiment"), days=3000)
+    fit = FitJob(experiment=path, asimov=True, fix=("matter_density_g_cm3",))
     return CoverageJob(fit=fit, days=(3000.0, 6000.0), toys=30, posteriors=25, widths=4, draws=300, seed=4)
 
 

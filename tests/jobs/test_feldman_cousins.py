@@ -24,57 +24,12 @@ from nuebar.report.feldman_cousins_plots import region_1d, region_2d
 from nuebar.run import in_process
 from nuebar.run.runner import UnfinishedError
 
-EXPERIMENT = """
-format = 1
-name = "toy"
-title = "one core"
-[target]
-free_protons = 1.4e33
-efficiency = 0.8
-[exposure]
-days = 1000.0
-[reactor]
-duty_cycle = 0.9
-[reactor.fission_fractions]
-U235 = 0.58
-U238 = 0.07
-Pu239 = 0.30
-Pu241 = 0.05
-[reactor.energy_per_fission_MeV]
-U235 = 202.36
-U238 = 205.99
-Pu239 = 211.12
-Pu241 = 214.26
-[[reactor.cores]]
-name = "A"
-power_GW = 20.0
-baseline_km = 52.5
-[response]
-nonlinearity = "none"
-resolution = [0.03, 0.0, 0.0]
-[binning]
-segments = [[1.0, 8.0, 70]]
-fine_width_MeV = 0.05
-[oscillation]
-sin2_th12 = 0.307
-sin2_th13 = 0.0218
-dm2_21_eV2 = 7.53e-5
-dm2_31_eV2 = 2.5283e-3
-[matter]
-density_g_cm3 = 2.45
-[systematics.signal]
-flux = 0.02
-[fit]
-statistic = "cnp"
-"""
 SMALL = {"toys": 40, "batch": 20, "levels": (0.6827, 0.90), "seed": 4}
 
 
 @pytest.fixture
-def experiment(tmp_path):
-    path = tmp_path / "toy.toml"
-    path.write_text(EXPERIMENT, encoding="utf-8")
-    return str(path)
+def experiment(tmp_path, write_experiment):
+    return write_experiment(tmp_path, days=1000, bins=70)
 
 
 def job(experiment, names=("sin2_th12",), **changes):

@@ -15,62 +15,17 @@ from nuebar.jobs.fit import FitJob
 from nuebar.jobs.fit_config import build_fit
 from nuebar.jobs.goodness import GoodnessJob, goodness_report, run_goodness, write_goodness
 
-EXPERIMENT = """
-format = 1
-name = "toy"
-title = "one core"
-[target]
-free_protons = 1.4e33
-efficiency = 0.8
-[exposure]
-days = 500.0
-[reactor]
-duty_cycle = 0.9
-[reactor.fission_fractions]
-U235 = 0.58
-U238 = 0.07
-Pu239 = 0.30
-Pu241 = 0.05
-[reactor.energy_per_fission_MeV]
-U235 = 202.36
-U238 = 205.99
-Pu239 = 211.12
-Pu241 = 214.26
-[[reactor.cores]]
-name = "A"
-power_GW = 20.0
-baseline_km = 52.5
-[response]
-nonlinearity = "none"
-resolution = [0.03, 0.0, 0.0]
-[binning]
-segments = [[1.0, 8.0, 28]]
-fine_width_MeV = 0.05
-[oscillation]
-sin2_th12 = { value = 0.307, bounds = [0.1, 0.6] }
-sin2_th13 = { value = 0.0218, sigma = 0.0006, bounds = [0.0, 0.2] }
-dm2_21_eV2 = { value = 7.53e-5, bounds = [4.83e-5, 10.23e-5] }
-dm2_31_eV2 = { value = 2.5283e-3, sigma = 2e-5, bounds = [2.0e-3, 3.0e-3] }
-[matter]
-density_g_cm3 = 2.45
-[systematics.signal]
-flux = 0.02
-[fit]
-statistic = "cnp"
-"""
-
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
+def job(tmp_path_factory, write_experiment):
     place = tmp_path_factory.mktemp("goodness")
-    path = place / "toy.toml"
-    path.write_text(EXPERIMENT, encoding="utf-8")
-    fit = build_fit(FitJob(experiment=str(path), asimov=True))
+    path = write_experiment(place, days=500, bins=28, bounded=True)
+    fit = build_fit(FitJob(experiment=path, asimov=True))
     counts = np.random.default_rng(5).poisson(fit.counts)
     edges = fit.model.edges_MeV
     rows = [f"{a},{b},{n}" for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)]
     (place / "data.csv").write_text("\n".join(["low_MeV,high_MeV,counts", *rows]) + "\n", encoding="utf-8")
-    return GoodnessJob(fit=FitJob(experiment=str(path), data=str(place / "data.csv")), toys=60, seed=3)
+    return GoodnessJob(fit=FitJob(experiment=path, data=str(place / "data.csv")), toys=60, seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -13,57 +13,13 @@ from nuebar.io.arrays import load_arrays
 from nuebar.jobs.fit import FitJob
 from nuebar.jobs.posterior import PosteriorJob, posterior_report, run_posterior, write_posterior
 
-EXPERIMENT = """
-format = 1
-name = "toy"
-title = "one core"
-[target]
-free_protons = 1.4e33
-efficiency = 0.8
-[exposure]
-days = 500.0
-[reactor]
-duty_cycle = 0.9
-[reactor.fission_fractions]
-U235 = 0.58
-U238 = 0.07
-Pu239 = 0.30
-Pu241 = 0.05
-[reactor.energy_per_fission_MeV]
-U235 = 202.36
-U238 = 205.99
-Pu239 = 211.12
-Pu241 = 214.26
-[[reactor.cores]]
-name = "A"
-power_GW = 20.0
-baseline_km = 52.5
-[response]
-nonlinearity = "none"
-resolution = [0.03, 0.0, 0.0]
-[binning]
-segments = [[1.0, 8.0, 28]]
-fine_width_MeV = 0.05
-[oscillation]
-sin2_th12 = { value = 0.307, bounds = [0.1, 0.6] }
-sin2_th13 = { value = 0.0218, sigma = 0.0006, bounds = [0.0, 0.2] }
-dm2_21_eV2 = { value = 7.53e-5, bounds = [4.83e-5, 10.23e-5] }
-dm2_31_eV2 = { value = 2.5283e-3, sigma = 2e-5, bounds = [2.0e-3, 3.0e-3] }
-[matter]
-density_g_cm3 = 2.45
-[systematics.signal]
-flux = 0.02
-[fit]
-statistic = "cnp"
-"""
 FILES = {"posterior.json", "posterior.csv", "samples.safetensors", "posterior.png"}
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    path = tmp_path_factory.mktemp("posterior") / "toy.toml"
-    path.write_text(EXPERIMENT, encoding="utf-8")
-    return PosteriorJob(fit=FitJob(experiment=str(path), asimov=True), samples=1200, seed=3)
+def job(tmp_path_factory, write_experiment):
+    path = write_experiment(tmp_path_factory.mktemp("posterior"), days=500, bins=28, bounded=True)
+    return PosteriorJob(fit=FitJob(experiment=path, asimov=True), samples=1200, seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -16,56 +16,10 @@ from nuebar.jobs.resolutions import resolutions
 from nuebar.jobs.toys import ToysJob, parse_truth, run_toys_job, toys_report, write_toys
 from nuebar.run import in_process
 
-EXPERIMENT = """
-format = 1
-name = "toy"
-title = "two cores"
-[target]
-free_protons = 1.4e33
-efficiency = 0.8
-[exposure]
-days = 1000.0
-[reactor]
-duty_cycle = 0.9
-[reactor.fission_fractions]
-U235 = 0.58
-U238 = 0.07
-Pu239 = 0.30
-Pu241 = 0.05
-[reactor.energy_per_fission_MeV]
-U235 = 202.36
-U238 = 205.99
-Pu239 = 211.12
-Pu241 = 214.26
-[[reactor.cores]]
-name = "A"
-power_GW = 20.0
-baseline_km = 52.5
-[response]
-nonlinearity = "none"
-resolution = [0.03, 0.0, 0.0]
-[binning]
-segments = [[1.0, 8.0, 140]]
-fine_width_MeV = 0.05
-[oscillation]
-sin2_th12 = 0.307
-sin2_th13 = 0.0218
-dm2_21_eV2 = 7.53e-5
-dm2_31_eV2 = 2.5283e-3
-[matter]
-density_g_cm3 = 2.45
-[systematics.signal]
-flux = 0.02
-[fit]
-statistic = "cnp"
-"""
-
 
 @pytest.fixture
-def experiment(tmp_path):
-    path = tmp_path / "toy.toml"
-    path.write_text(EXPERIMENT, encoding="utf-8")
-    return str(path)
+def experiment(tmp_path, write_experiment):
+    return write_experiment(tmp_path, days=1000)
 
 
 def table(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def write_claim(
     """
     record = {
         "command": command,
-        "commit": git_commit(Path(__file__).parent),
+        "commit": _commit(),
         "seed": seed,
         "seconds": round(seconds, 3),
         "machine": {"processor": _processor(), "system": platform.platform(terse=True), "cores": _cores()},
@@ -41,6 +42,12 @@ def write_claim(
     path = output_folder(folder) / f"{name}.json"
     save_result(path, record)
     return path
+
+
+@cache
+def _commit() -> str | None:
+    # Asked once: the second record of a command would find the first one as a change of the code.
+    return git_commit(Path(__file__).parent)
 
 
 def _processor() -> str:

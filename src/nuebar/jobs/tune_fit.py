@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -238,14 +238,14 @@ def _short(result: TuningResult, k: int) -> str:
     return {"kB_g_cm2_GeV": "kB", "light_yield_per_MeV": "light yield"}.get(result.names[k], result.names[k])
 
 
-def parse_pairs(words: list[str] | None, what: str) -> dict[str, str]:
+def parse_pairs(words: Sequence[str], what: str) -> dict[str, str]:
     """``["Cs137=FILE", ...]`` as a mapping.
 
     Raises:
         NuebarError: A word without ``=``, or a name twice.
     """
     out: dict[str, str] = {}
-    for word in words or []:
+    for word in words:
         name, sign, value = word.partition("=")
         if not (sign and name and value) or name in out:
             raise NuebarError(f"--{what}: expected NAME=VALUE, each name once, got {word!r}")
@@ -256,7 +256,7 @@ def parse_pairs(words: list[str] | None, what: str) -> dict[str, str]:
 _SHORT = {"kB": "kB_g_cm2_GeV", "light_yield": "light_yield_per_MeV"}
 
 
-def parse_priors(words: list[str] | None) -> dict[str, tuple[float, float]]:
+def parse_priors(words: Sequence[str]) -> dict[str, tuple[float, float]]:
     """``["fC=0.5,0.1", ...]`` as centres and widths.
 
     Raises:
@@ -272,7 +272,7 @@ def parse_priors(words: list[str] | None) -> dict[str, tuple[float, float]]:
     return out
 
 
-def parse_numbers(words: list[str] | None) -> dict[str, float] | None:
+def parse_numbers(words: Sequence[str]) -> dict[str, float] | None:
     """``["fC=0.5", ...]``: all response parameters by name, or nothing.
 
     Raises:

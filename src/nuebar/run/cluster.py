@@ -23,6 +23,8 @@ from nuebar.run.remote import require_distributed
 
 __all__ = ["KINDS", "ClusterTable", "executor", "job_script", "load_cluster"]
 
+log = logging.getLogger(__name__)
+
 KINDS = ("slurm", "htcondor", "local", "address")
 _BATCH = ("slurm", "htcondor")
 _SUBMIT = {"slurm": "sbatch", "htcondor": "condor_submit"}
@@ -192,7 +194,22 @@ def _started(table: ClusterTable, name: str) -> Link:
         link.client.run(quiet)
         return replace(link, close=lambda: cluster.close(timeout=5))
     # Asking again for the same number replaces jobs that have ended.
-    return replace(link, renew=lambda: cluster.scale(jobs=table.batch_jobs), close=lambda: cluster.close(timeout=10))
+    return replace(
+        link,
+        renew=lambda: cluster.scale(jobs=table.batch_jobs),
+        hopeless=lambda: _hopeless(cluster.job_cls.refusals, table, name),
+        close=lambda: cluster.close(timeout=10),
+    )
+
+
+def _hopeless(refusals: list[str], table: ClusterTable, name: str) -> str:
+    """Why no worker will come, or nothing: jobs that were accepted may still wait in a queue."""
+    if len(refusals) < table.batch_jobs:
+        return ""
+    return (
+        f"{_SUBMIT[table.kind]} refused every job ({refusals[-1]}); correct the table, whose script is shown by: "
+        f"nuebar cluster show {name}"
+    )
 
 
 def _local(table: ClusterTable) -> Any:
@@ -208,12 +225,34 @@ def _local(table: ClusterTable) -> Any:
 def _batch(table: ClusterTable) -> Any:
     jobqueue = _jobqueue()
     kind = jobqueue.SLURMCluster if table.kind == "slurm" else jobqueue.HTCondorCluster
+    job = _telling(kind.job_cls, _SUBMIT[table.kind])
     scheduler: dict[str, Any] = {"dashboard_address": table.dashboard, "port": table.port}
     if table.host is not None:
         scheduler["host"] = table.host
-    cluster = kind(n_workers=0, scheduler_options=scheduler, **_job_options(table))
+    cluster = kind(n_workers=0, job_cls=job, scheduler_options=scheduler, **_job_options(table))
     cluster.scale(jobs=table.batch_jobs)
     return cluster
+
+
+def _telling(job: Any, command: str) -> Any:
+    """The class of a batch job, with a list of why jobs were refused: Dask itself only prints that."""
+
+    class Job(job):
+        refusals: list[str] = []  # noqa: RUF012  # one list for all jobs of a cluster
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except Exception as error:
+                # The last part is what the command itself said.
+                why = " ".join(str(error).split("stderr:")[-1].split())[:200] or type(error).__name__
+                if not self.refusals:
+                    log.warning("%s refused a job: %s", command, why)
+                self.refusals.append(why)
+                # Raised, it would be a traceback on the terminal, and nothing else: it goes on as one that never comes.
+                self.status = require_distributed().Status.running
+
+    return Job
 
 
 def _job_options(table: ClusterTable) -> dict[str, Any]:

@@ -48,12 +48,14 @@ class Link:
         client: Its ``distributed.Client``.
         name: What to call it.
         renew: Asks for workers that were lost, if it is us who ask for workers.
+        hopeless: Says why no worker will ever come, or nothing.
         close: Lets go of it.
     """
 
     client: Any
     name: str
     renew: Callable[[], None] = lambda: None
+    hopeless: Callable[[], str] = lambda: ""
     close: Callable[[], None] = lambda: None
 
 
@@ -284,7 +286,11 @@ class _Flow:
             self.count(now)
 
     def count(self, now: float) -> None:
-        """Count the workers, and say what has become of them."""
+        """Count the workers, and say what has become of them.
+
+        Raises:
+            NuebarError: There are none, and none will come.
+        """
         try:
             found = dict(self.link.client.nthreads(callback_timeout=_ANSWER_S))
         except (OSError, TimeoutError, RuntimeError, ValueError):
@@ -295,6 +301,8 @@ class _Flow:
         if found and not self.workers:
             log.info("%s: %s", self.link.name, _crew(len(found), sum(found.values())))
         self.workers = found
+        if not found and (why := self.link.hopeless()):
+            raise NuebarError(f"{self.link.name}: no workers: {why}")
         if not found and now - self.said > _SAY_S:
             log.info("%s: no workers yet; waiting for one", self.link.name)
         if now - self.said > _SAY_S:
