@@ -177,6 +177,8 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     options = parser.parse_args()
     begin = time.perf_counter()
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         work = Path(folder)
         numbers = {"empty": empty(work), "toys": toys(options.toys, work)}
