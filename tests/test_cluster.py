@@ -219,13 +219,13 @@ def test_simulations_and_fits_are_the_same_to_the_last_bit(tmp_path, cluster, ju
     from nuebar.jobs.fit import FitJob
     from nuebar.jobs.ibd import oscillation_of
     from nuebar.jobs.stream import StreamJob, run_stream
-    from nuebar.jobs.toys import ToysJob, run_toys_job
+    from nuebar.jobs.toys import PER_CHUNK, ToysJob, run_toys_job
 
     def work(folder, jobs):
         if what == "stream":
             run_stream(StreamJob(juno, 0.01, oscillation_of(juno), window_s=300.0, cascades=2000), folder, jobs=jobs)
         else:
-            run_toys_job(ToysJob(FitJob(asimov=True, exposure_days=59.0), toys=1500), folder, jobs=jobs)
+            run_toys_job(ToysJob(FitJob(asimov=True, exposure_days=59.0), toys=PER_CHUNK + 1), folder, jobs=jobs)
 
     for name, jobs in (("here", 1), ("local", 2), ("dask", cluster)):
         work(tmp_path / name, jobs)

@@ -60,7 +60,9 @@ def one(many, data, k):
     return DataSets(data.numbers[k : k + 1], data.counts[k : k + 1], many.centres[None], data.truth[k : k + 1])
 
 
-@pytest.mark.parametrize("statistic", ["pearson", "cnp", "barlow-beeston", "poisson"])
+@pytest.mark.parametrize(
+    "statistic", ["cnp", "barlow-beeston", "poisson", pytest.param("pearson", marks=pytest.mark.slow)]
+)
 def test_the_same_minimum_as_a_single_fit(statistic):
     model, parameters = small(**{"fit.shape_uncertainties": statistic != "poisson", "exposure.days": 700.0})
     fit = SpectrumFit.asimov(model, parameters, statistic=statistic)

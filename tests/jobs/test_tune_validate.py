@@ -47,7 +47,7 @@ def test_expected_spectra_are_simulated_once_for_all_densities(data, tmp_path):
     job = ValidateJob(densities=("spline", "planar"), studies=("asimov",), data=str(folder), plan=str(plan), points=2)
     record = run_validate(job, tmp_path)["asimov"]
     assert set(record) == {"spline", "planar"}
-    assert record["spline"]["truth"] == [[11.0, 0.5, 10000.0], [16.0, 0.5, 10000.0]]  # pictures need it
+    assert record["spline"]["truth"] == [[11.0, 0.5, 10000.0], [16.0, 0.5, 10000.0]]  # what the biases belong to
     assert len(list((tmp_path / "expected").glob("chunk-*"))) == 1
 
     chosen = load_plan(str(plan))

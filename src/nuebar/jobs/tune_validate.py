@@ -278,9 +278,10 @@ def _simulated(job: ValidateJob, study: str, word: str, density: Density, out: P
     result = run_stage(out, stage, seed=job.seed, **options)
     parts = [_ROWS[study].from_json(load_result(path)["rows"]) for path in result.paths]
     rows = joined_rows(parts)
-    if study == "points":
-        return {**point_study(density, rows).to_json(), "truth": rows.truth.tolist()}
-    return asimov_study(density, rows) if study == "asimov" else calibration_study(density, rows)
+    if study == "calibration":
+        return calibration_study(density, rows)
+    found = point_study(density, rows) if study == "points" else asimov_study(density, rows)
+    return {**found.to_json(), "truth": rows.truth.tolist()}
 
 
 def expected_chunk(config: dict[str, Any], chunk: int, key: int, path: Path) -> dict[str, Any]:
