@@ -511,6 +511,35 @@ def test_batch_jobs_are_submitted_and_cancelled(tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "here")
 
 
+def test_one_job_that_is_refused_is_told_and_the_other_does_the_work(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("dask_jobqueue")
+    here = tmp_path / "bin"
+    here.mkdir()
+    refusing = (
+        "#!/bin/sh\nif mkdir {once} 2>/dev/null; then echo 'error: too many jobs' >&2; exit 1; fi\nexec {real} $@\n"
+    )
+    scripts = {"sbatch": refusing.format(once=here / "once", real=here / "real"), "real": SBATCH, "scancel": SCANCEL}
+    for name, text in scripts.items():
+        (here / name).write_text(text if name == "sbatch" else text.format(python=sys.executable))
+        (here / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(here), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "cluster.toml"
+    table.write_text('[cluster]\nkind = "slurm"\nworkers = 2\nhost = "127.0.0.1"\n')
+    workers = executor(str(table))
+    try:
+        with caplog.at_level(logging.WARNING, "nuebar.run.cluster"):
+            run_stage(tmp_path / "out", stage(log=str(tmp_path / "log")), seed=1, jobs=workers)
+    finally:
+        workers.close()
+        jobs = (here / "jobs").read_text().split()
+        for job in jobs:
+            subprocess.run(["/bin/sh", "-c", f"kill -9 -{job}"], stderr=subprocess.DEVNULL, check=False)
+    assert len(jobs) == 1
+    assert [r.getMessage() for r in caplog.records] == ["sbatch refused a job: error: too many jobs"]
+    assert len({line[1] for line in log_of(tmp_path / "log")}) == 1
+
+
 @pytest.mark.parametrize(("kind", "command"), [("slurm", "sbatch"), ("htcondor", "condor_submit")])
 def test_jobs_that_are_refused_are_one_sentence(tmp_path, monkeypatch, kind, command):
     """Dask keeps the refusal in its own thread: the run waited for ever."""

@@ -448,7 +448,7 @@ def test_the_shipped_network_is_explained(files):
     record = diagnosed(files, classifier=load_classifier("network"), threshold=threshold, events=1000)
     assert record["events"] == 1000
     assert record["shap"]["additivity"] < 1e-6
-    # A tenth of the pairs has left the scintillator with its delayed gamma; nearly all others are kept.
+    # A tenth of the pairs is below the least delayed energy of the cuts; nearly all others are kept.
     assert record["roc"]["operating_point"]["efficiency"] == pytest.approx(0.9, abs=0.01)
     first = sorted(zip(record["shap"]["importance"], FEATURES, strict=True))[-3:]
     assert {"dr_m"} <= {name for _, name in first}

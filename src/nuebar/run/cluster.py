@@ -197,14 +197,15 @@ def _started(table: ClusterTable, name: str) -> Link:
     return replace(
         link,
         renew=lambda: cluster.scale(jobs=table.batch_jobs),
-        hopeless=lambda: _hopeless(cluster.job_cls.refusals, table, name),
+        hopeless=lambda: _hopeless(cluster, table, name),
         close=lambda: cluster.close(timeout=10),
     )
 
 
-def _hopeless(refusals: list[str], table: ClusterTable, name: str) -> str:
+def _hopeless(cluster: Any, table: ClusterTable, name: str) -> str:
     """Why no worker will come, or nothing: jobs that were accepted may still wait in a queue."""
-    if len(refusals) < table.batch_jobs:
+    refusals = [job.refusal for job in list(cluster.workers.values())]
+    if len(refusals) < table.batch_jobs or not all(refusals):
         return ""
     return (
         f"{_SUBMIT[table.kind]} refused every job ({refusals[-1]}); correct the table, whose script is shown by: "
@@ -235,10 +236,11 @@ def _batch(table: ClusterTable) -> Any:
 
 
 def _telling(job: Any, command: str) -> Any:
-    """The class of a batch job, with a list of why jobs were refused: Dask itself only prints that."""
+    """The class of a batch job that keeps why it was refused: Dask itself only prints that."""
 
     class Job(job):
-        refusals: list[str] = []  # noqa: RUF012  # one list for all jobs of a cluster
+        refusal = ""
+        told = False
 
         async def start(self) -> None:
             try:
@@ -246,9 +248,10 @@ def _telling(job: Any, command: str) -> Any:
             except Exception as error:
                 # The last part is what the command itself said.
                 why = " ".join(str(error).split("stderr:")[-1].split())[:200] or type(error).__name__
-                if not self.refusals:
+                if not Job.told:
+                    Job.told = True
                     log.warning("%s refused a job: %s", command, why)
-                self.refusals.append(why)
+                self.refusal = why
                 # Raised, it would be a traceback on the terminal, and nothing else: it goes on as one that never comes.
                 self.status = require_distributed().Status.running
 
