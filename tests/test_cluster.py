@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -170,11 +171,11 @@ def log_of(path):
 
 
 def alive(pid):
+    """Whether a process can still do anything; one whose end nobody has taken note of cannot."""
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
         return False
-    return True
 
 
 # --- the same files whoever does the work
@@ -237,30 +238,47 @@ def test_simulations_and_fits_are_the_same_to_the_last_bit(tmp_path, cluster, ju
 # --- what is lost
 
 
-def test_a_worker_killed_in_the_middle_costs_its_chunk_only(tmp_path, cluster, address, processes, caplog):
+def test_a_worker_killed_in_the_middle_costs_its_chunk_only(tmp_path, cluster, address, processes):
+    """In the middle: all that it has finished is recorded, and it works at the next."""
     victim = processes.worker(address)
-    log = tmp_path / "log"
-    told = {"log": str(log), "seconds": 0.4}
+    log, go = tmp_path / "log", tmp_path / "log.go"  # without the latter, chunks do not end
+    path = tmp_path / "dask" / "toys" / "ledger.jsonl"
+
+    def recorded():
+        return [str(json.loads(line)["chunk"]) for line in path.read_text().splitlines()]
+
+    def hands_are_full():
+        # Finished chunks first: what is begun after that look is not missed by the other.
+        done = recorded()
+        busy = [line[1] for line in log_of(log) if line[0] not in done]
+        return len(busy) == len(set(busy)) == 3 and str(victim.pid) in busy
+
+    def kill():
+        time.sleep(0.3)  # until those that still saw the file have ended
+        wait_for(hands_are_full, seconds=60.0)
+        victim.kill()
+        victim.wait()
+        go.touch()
 
     def progress(name, done, total):
-        mine = [line for line in log_of(log) if line[1] == str(victim.pid)]
-        if mine and victim.poll() is None:
-            wait_for(lambda: len(log_of(log)) > done)
-            victim.kill()
-            victim.wait()
+        if done == 4:
+            go.unlink()
+            killer.start()
 
+    killer = threading.Thread(target=kill)
+    go.touch()
     wait_for(lambda: distributed_workers(address) == 3)
+    told = {"log": str(log), "seconds": 90.0}
     run_stage(tmp_path / "dask", stage(chunks=14, **told), seed=1, jobs=cluster, progress=progress)
+    killer.join()
     run_stage(tmp_path / "here", stage(chunks=14, log=str(tmp_path / "other")), seed=1)
-    assert victim.returncode == -signal.SIGKILL, "it never had a chunk"
+    assert victim.returncode == -signal.SIGKILL
     assert contents(tmp_path / "dask") == contents(tmp_path / "here")
     begun = [line[0] for line in log_of(log)]
     assert set(begun) == {str(i) for i in range(14)}
-    assert len(begun) in (14, 15), "more was done again than the chunk of the worker that was killed"
-    path = tmp_path / "dask" / "toys" / "ledger.jsonl"
-    ledger = [json.loads(line)["chunk"] for line in path.read_text().splitlines()]
-    assert sorted(ledger) == list(range(14))
-    assert not any(alive(line[2]) for line in log_of(log) if line[1] == str(victim.pid))
+    assert len(begun) == 15, "not just the chunk of the worker that was killed was done again"
+    assert sorted(recorded(), key=int) == [str(i) for i in range(14)]
+    wait_for(lambda: not any(alive(line[2]) for line in log_of(log) if line[1] == str(victim.pid)))
 
 
 def distributed_workers(address):
