@@ -12,7 +12,7 @@ from nuebar.predict.batch_surrogate import BatchSurrogate
 from nuebar.predict.cascades import Cascades
 from nuebar.predict.harmonic import Windows
 from nuebar.predict.response import ResponsePoint
-from nuebar.predict.surrogate import BOX, _block_edges, build_surrogate
+from nuebar.predict.surrogate import BOX, block_edges, build_surrogate
 from nuebar.simulate.detector import DetectorModel
 from nuebar.simulate.ibd import ibd_cascades
 from nuebar.simulate.ibd_kinematics import IbdSpectrum
@@ -41,7 +41,7 @@ def rebinned(surrogate, edges):
     return replace(
         surrogate,
         edges_MeV=tuple(float(e) for e in edges),
-        block_edges=jnp.asarray(_block_edges(np.asarray(edges))),
+        block_edges=jnp.asarray(block_edges(np.asarray(edges))),
         light=surrogate.light.astype(float),
         inverse=surrogate.inverse.astype(float),
         stacked=surrogate.stacked.astype(float),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nuebar.errors import NuebarError
-from nuebar.io.models import model_digest
+from nuebar.io.models import load_model, model_digest, save_model
 from nuebar.parameters import OSCILLATION
 from nuebar.predict import store
 from nuebar.predict.build import with_mc
@@ -117,8 +117,6 @@ def cut(folder):
 
 
 def fewer_bins(folder):
-    from nuebar.io.models import load_model, save_model
-
     arrays, description = load_model(folder)
     save_model(folder, arrays | {"edges_MeV": arrays["edges_MeV"][:-1]}, description)
 
@@ -133,7 +131,7 @@ def fewer_bins(folder):
         (flipped, "altered"),
         (retold, "altered"),
         (cut, "truncated"),
-        (fewer_bins, "expected counts in 29 bins"),
+        (fewer_bins, r"to_bins: expected floating-point numbers of shape \(8, 29\), got float64 of shape \(8, 30\)"),
         (lambda folder: (folder / "weights.safetensors").unlink(), "weights"),
     ],
 )
@@ -143,6 +141,75 @@ def test_a_damaged_folder_is_refused_in_one_sentence(harmonic, tmp_path, spoil, 
     with pytest.raises(NuebarError, match=words) as caught:
         load_predictor(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["harmonic", "matrix"])
+def test_every_array_has_the_shape_that_the_others_ask_for(kind, request, tmp_path):
+    save_predictor(request.getfixturevalue(kind), tmp_path)
+    arrays, told = load_model(tmp_path)
+    told = {name: value for name, value in told.items() if name not in ("arrays", "digest")}
+    for name, array in arrays.items():
+        for wrong in (array[:-1], array[None], array[..., :0], np.repeat(array, 2, axis=0), array.astype(np.int32)):
+            if wrong.shape == array.shape and wrong.dtype == array.dtype:
+                continue
+            if name.endswith("moment") and wrong.shape[-1] == 0 and "flat" not in name:  # may be left out
+                continue
+            save_model(tmp_path, arrays | {name: wrong}, told)
+            with pytest.raises(NuebarError, match=r"build it again|build the predictor again") as caught:
+                load_predictor(tmp_path)
+            assert "\n" not in str(caught.value), (name, wrong.shape)
+    save_model(tmp_path, arrays, told)
+    load_predictor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"electrons_per_nucleon": 1.5}, "electrons_per_nucleon: expected a number from 0 to 1, got 1.5"),
+        ({"core_order": [0, 0]}, "cores: expected names and places of 2"),
+        ({"core_names": ["a"]}, "cores: expected names and places of 2, got 1"),
+        ({"windows_eV2": {"solar": [1e-5, 9e-5], "atmospheric": [2.4e-3, 2.6e-3]}}, r"total.solar: expected a series"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(harmonic, tmp_path, changes, words):
+    save_predictor(harmonic, tmp_path)
+    altered(**changes)(tmp_path)
+    with pytest.raises(NuebarError, match=words):
+        load_predictor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"span": 10**18}, "span: expected 1 to"),
+        ({"span": True}, "span: expected 1 to"),
+        ({"first_node": 3.0}, "first_node: expected a number from"),
+        ({"per_event": "many"}, "per_event: expected a number .* got 'many'"),
+        (
+            {"reference": [12.05, 0.517, 20_000, 0, 0, 0, 0]},
+            "light_yield_per_MeV: expected a number from 8700 to 11300",
+        ),
+        ({"ranges": [[0, 1]] * 7}, "expected a number from 0 to 1, got 12.05"),
+        ({"edges_MeV": [1.0, 0.5]}, "edges_MeV: expected two or more rising numbers"),
+        ({"edges_MeV": [1.0, 1.5]}, "block_edges: expected the edges of the bins"),
+    ],
+)
+def test_numbers_of_a_surrogate_that_do_not_fit_are_refused(surrogate, tmp_path, changes, words):
+    save_predictor(surrogate, tmp_path)
+    altered(**changes)(tmp_path)
+    with pytest.raises(NuebarError, match=words):
+        load_predictor(tmp_path)
+
+
+def test_half_precision_needs_its_scale(surrogate, tmp_path):
+    save_predictor(surrogate, tmp_path)
+    arrays, told = load_model(tmp_path)
+    told = {name: value for name, value in told.items() if name not in ("arrays", "digest")}
+    scales = [name for name in arrays if name.endswith(".scale")]
+    assert scales
+    save_model(tmp_path, {name: array for name, array in arrays.items() if name != scales[0]}, told)
+    with pytest.raises(NuebarError, match=r"missing .*\.scale"):
+        load_predictor(tmp_path)
 
 
 def test_words_mean_folders(tmp_path, harmonic, monkeypatch):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nuebar.io.models import load_model, save_model
 from nuebar.io.results import versions
 from nuebar.predict.box import Provenance
 from nuebar.predict.harmonic import HarmonicPredictor, Series, Sums, Windows
+from nuebar.predict.layout import check_harmonic, check_matrix, check_surrogate
 from nuebar.predict.matrix import MatrixPredictor
 
 __all__ = [
@@ -189,35 +191,30 @@ def load_harmonic(folder: str | os.PathLike[str]) -> HarmonicPredictor:
     arrays, d = load_model(folder)
     if d.get("kind") != "harmonic":
         raise NuebarError(f"{folder}: expected a harmonic predictor, got kind {d.get('kind')!r}")
-    return _harmonic_from(arrays, d, folder)
+    with _complete(folder):
+        predictor = _harmonic_from(arrays, d)
+        check_harmonic(predictor)
+    return predictor
 
 
-def _harmonic_from(
-    arrays: Mapping[str, np.ndarray], d: Mapping[str, Any], folder: str | os.PathLike[str]
-) -> HarmonicPredictor:
-    try:
-        windows = Windows(_pair(d["windows_eV2"]["solar"]), _pair(d["windows_eV2"]["atmospheric"]))
-        groups = range(int(d["core_groups"]))
-        return HarmonicPredictor(
-            edges_MeV=tuple(float(e) for e in arrays["edges_MeV"]),
-            windows=windows,
-            matter=bool(d["matter"]),
-            core_names=tuple(str(n) for n in d["core_names"]),
-            core_order=tuple(int(k) for k in d["core_order"]),
-            provenance=Provenance({str(k): str(v) for k, v in d["provenance"].items()}),
-            electrons_per_nucleon=float(d["electrons_per_nucleon"]),
-            energy_nodes_MeV=jnp.asarray(arrays["energy_nodes_MeV"]),
-            to_bins=jnp.asarray(arrays["to_bins"]),
-            to_slopes=jnp.asarray(arrays["to_slopes"]),
-            total=_sums(arrays, d["series"], "total"),
-            cores=tuple(_sums(arrays, d["series"], f"cores.{k}") for k in groups),
-            mc_relative=jnp.asarray(arrays["mc_relative"]) if "mc_relative" in arrays else None,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NuebarError(
-            f"{folder}: the description of the predictor is incomplete ({type(error).__name__}: {error}); "
-            "build it again"
-        ) from error
+def _harmonic_from(arrays: Mapping[str, np.ndarray], d: Mapping[str, Any]) -> HarmonicPredictor:
+    windows = Windows(_pair(d["windows_eV2"]["solar"]), _pair(d["windows_eV2"]["atmospheric"]))
+    groups = range(int(d["core_groups"]))
+    return HarmonicPredictor(
+        edges_MeV=tuple(float(e) for e in arrays["edges_MeV"]),
+        windows=windows,
+        matter=bool(d["matter"]),
+        core_names=tuple(str(n) for n in d["core_names"]),
+        core_order=tuple(int(k) for k in d["core_order"]),
+        provenance=Provenance({str(k): str(v) for k, v in d["provenance"].items()}),
+        electrons_per_nucleon=float(d["electrons_per_nucleon"]),
+        energy_nodes_MeV=jnp.asarray(arrays["energy_nodes_MeV"]),
+        to_bins=jnp.asarray(arrays["to_bins"]),
+        to_slopes=jnp.asarray(arrays["to_slopes"]),
+        total=_sums(arrays, d["series"], "total"),
+        cores=tuple(_sums(arrays, d["series"], f"cores.{k}") for k in groups),
+        mc_relative=jnp.asarray(arrays["mc_relative"]) if "mc_relative" in arrays else None,
+    )
 
 
 def _pair(values: Any) -> tuple[float, float]:
@@ -280,8 +277,8 @@ def load_matrix(folder: str | os.PathLike[str]) -> MatrixPredictor:
     arrays, d = load_model(folder)
     if d.get("kind") != "matrix":
         raise NuebarError(f"{folder}: expected a matrix predictor, got kind {d.get('kind')!r}")
-    try:
-        return MatrixPredictor(
+    with _complete(folder):
+        predictor = MatrixPredictor(
             edges_MeV=tuple(float(e) for e in arrays["edges_MeV"]),
             core_names=tuple(str(n) for n in d["core_names"]),
             provenance=Provenance({str(k): str(v) for k, v in d["provenance"].items()}),
@@ -289,13 +286,22 @@ def load_matrix(folder: str | os.PathLike[str]) -> MatrixPredictor:
             mc_relative=jnp.asarray(arrays["mc_relative"]) if "mc_relative" in arrays else None,
             **{n: jnp.asarray(arrays[n]) for n in MATRIX_ARRAYS},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NuebarError(_incomplete(folder, error)) from error
+        check_matrix(predictor)
+    return predictor
 
 
-def _incomplete(folder: str | os.PathLike[str], error: Exception) -> str:
-    told = f"{type(error).__name__}: {error}"
-    return f"{folder}: the description of the predictor is incomplete ({told}); build it again"
+@contextmanager
+def _complete(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever is missing or wrong while a predictor is put together, in one sentence."""
+    try:
+        yield
+    except NuebarError as error:
+        raise NuebarError(f"{folder}: {error}; build the predictor again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        told = f"missing {error}" if isinstance(error, KeyError) else error
+        raise NuebarError(
+            f"{folder}: the description of the predictor is incomplete or wrong ({told}); build it again"
+        ) from error
 
 
 # ---------------------------------------------------------------- surrogate
@@ -341,22 +347,21 @@ def load_surrogate(folder: str | os.PathLike[str]) -> Any:
     if d.get("kind") != "surrogate":
         raise NuebarError(f"{folder}: expected a surrogate, got kind {d.get('kind')!r}")
     fields: dict[str, Any] = {}
-    try:
+    with _complete(folder):
         for name in SurrogatePredictor.__dataclass_fields__:
             if name in DERIVED:
                 continue
             if name in ("nodes", "excess"):
                 own = {k[len(name) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{name}.")}
-                fields[name] = _harmonic_from(_doubled(own), d[name], folder)
+                fields[name] = _harmonic_from(_doubled(own), d[name])
             elif name == "provenance":
                 fields[name] = Provenance({str(k): str(v) for k, v in d[name].items()})
             elif name in arrays:
                 fields[name] = jnp.asarray(arrays[name])
             else:
                 fields[name] = _frozen(d[name])
+        check_surrogate(SurrogatePredictor(**fields, stacked=jnp.zeros((0, 0))))
         return SurrogatePredictor(**fields, stacked=stack(fields["nodes"], fields["excess"]))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise NuebarError(_incomplete(folder, error)) from error
 
 
 def _compact(name: str, array: np.ndarray, *, half: bool) -> dict[str, np.ndarray]:
@@ -378,13 +383,17 @@ def _doubled(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     out = {}
     for name, array in arrays.items():
         if not name.endswith(".scale"):
-            out[name] = array.astype(np.float64) * arrays.get(f"{name}.scale", np.float32(1.0)).astype(np.float64)
+            halved = array.dtype == np.float16
+            scale = arrays[f"{name}.scale"] if halved else np.float32(1.0)
+            out[name] = array.astype(np.float64) * scale.astype(np.float64)
     return out
 
 
 def _frozen(value: Any) -> Any:
-    """Lists of JSON as tuples, so that they can be compared and hashed."""
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+    """Lists of JSON as tuples, so that they can be compared and hashed; their numbers as floating-point numbers."""
+    if not isinstance(value, list):
+        return value
+    return tuple(float(v) if type(v) is int else _frozen(v) for v in value)
 
 
 def _load_network(folder: str | os.PathLike[str]) -> Any:

@@ -490,7 +490,7 @@ def build_surrogate(
         per_event=cascades.scale,
         span=0,
         first_node=float(np.sqrt(at[0])),
-        block_edges=jax.device_put(_block_edges(edges)),
+        block_edges=jax.device_put(block_edges(edges)),
         light=jnp.asarray(np.concatenate([_shift(light.energy, at)[None], light.moments, light.levers]), jnp.float32),
         inverse=jnp.asarray(light.inverse, jnp.float32),
         anchor=jax.device_put(light.anchor_quenched),
@@ -625,10 +625,15 @@ def _fold(
                     table[c, (q + 1) * nodes + row + a, node + m] += w * weights[m]
 
 
-def _block_edges(edges: np.ndarray) -> np.ndarray:
-    """Edges of every block; the last one is filled with its last edge."""
-    starts = np.arange(0, edges.size - 1, BLOCK_BINS)
-    return edges[np.minimum(starts[:, None] + np.arange(BLOCK_BINS + 1), edges.size - 1)]
+def block_edges(edges: np.ndarray, bins: int = BLOCK_BINS) -> np.ndarray:
+    """Edges of every block of bins, shape ``(blocks, bins + 1)``; the last one is filled with its last edge.
+
+    Args:
+        edges: Of the bins.
+        bins: How many in a block.
+    """
+    starts = np.arange(0, edges.size - 1, bins)
+    return edges[np.minimum(starts[:, None] + np.arange(bins + 1), edges.size - 1)]
 
 
 def _span(s: SurrogatePredictor) -> int:
