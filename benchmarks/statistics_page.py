@@ -194,13 +194,13 @@ def coverage(n):
 
 
 def feldman_cousins(n):
+    def level(v):
+        return f"{100 * v['level']:.4g} %{'' if v['resolved'] else ' !'}"
+
     rows = []
     for names, x in n.items():
         if " " in names:
-            inside = {f"{100 * v['level']:.4g}": v for v in x["levels"]}
-            points = [
-                [f"{level} %", sum(map(sum, v["accepted"])), sum(map(sum, v["wilks"]))] for level, v in inside.items()
-            ]
+            points = [[level(v), sum(map(sum, v["accepted"])), sum(map(sum, v["wilks"]))] for v in x["levels"]]
             first, second = (label(p) for p in names.split())
             pair = [
                 f"{first} and {second}: points of the grid inside of the contour, {x['toys']:,} toys.",
@@ -214,11 +214,11 @@ def feldman_cousins(n):
             return " and ".join(f"[{a}, {b}]" for a, b in ends) or "none"
 
         for v in x["levels"]:
-            rows.append(
-                [f"{SHOWN[names][0]}, {100 * v['level']:.4g} %", words(v["segments"]), words(v["wilks_segments"])]
-            )
+            rows.append([f"{SHOWN[names][0]}, {level(v)}", words(v["segments"]), words(v["wilks_segments"])])
     header = ["", "Feldman-Cousins", "Δχ² of one parameter"]
-    return [table(header, rows), *(pair if any(" " in k for k in n) else [])]
+    few = "!: fewer than ten toys beyond the critical value where the region ends; its ends are not resolved."
+    resolved = all(v["resolved"] for x in n.values() for v in x["levels"])
+    return [table(header, rows), *(pair if any(" " in k for k in n) else []), *([] if resolved else [few])]
 
 
 def posterior(n):

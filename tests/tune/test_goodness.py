@@ -79,7 +79,7 @@ def test_what_a_density_cannot_make_is_told_with_its_source(deform):
 @pytest.mark.parametrize("method", ["minuit", "nuts"])
 def test_a_corner_of_data_that_do_not_fit_is_not_valid(method):
     """Bug: charges with a wrong gain gave three parameters on walls with tiny errors, and NUTS called it valid."""
-    data = measured(3000, 5, deform=lambda source, q, random: 0.7 * q)
+    data = measured(300, 5, deform=lambda source, q, random: 0.7 * q)
     result = fitted(data, 100, method=method)
     assert result.at_limit
     assert not result.valid
