@@ -69,12 +69,16 @@ def sawteeth(experiment, folder):
     return override(experiment, {"reactor.shape": str(path)})
 
 
-def both_orderings(study, factor, counts):
-    """Best fits of some counts: Δχ², and of the normal ordering errors, shifts and χ²."""
+def both_orderings(study, factor, counts, wrong):
+    """Best fits of some counts: Δχ², and of the normal ordering errors, shifts and χ².
+
+    The inverted ordering starts at ``wrong``, the best of the several minima that it has for expected counts.
+    """
     found = {}
     for ordering in ("normal", "inverted"):
         many = study.many(ordering, factor)
-        start = np.array([[p.value for p in study.parameters[ordering].values()]])
+        nominal = {n: p.value for n, p in study.parameters[ordering].items()}
+        start = np.array([list((nominal if ordering == "normal" else nominal | wrong).values())])
         found[ordering] = many.run(DataSets(np.zeros(1, int), counts[None], many.centres[None], start), start=start)
     right, wrong = found["normal"], found["inverted"]
     nominal = study.fit.parameters.nominal()
@@ -93,7 +97,7 @@ def measured(name, what, juno, second, options, inputs, folder):
     factor = YEARS * juno.exposure.days_per_year / (juno.exposure.days * juno.reactor.duty_cycle)
     study = OrderingStudy(fit, smallest=factor, lanes=4)
     point = study.asimov(factor)
-    plain = both_orderings(study, factor, scaled(fit, factor).counts)
+    plain = both_orderings(study, factor, scaled(fit, factor).counts, point.wrong)
     # No part of the fit: the same spectra with sawteeth, the same bins.
     truth = joint_fit(
         sawteeth(juno, folder),
@@ -101,7 +105,7 @@ def measured(name, what, juno, second, options, inputs, folder):
         inputs=inputs,
         **{**options, "spectrum": "fixed" if options.get("spectrum") != "own" else "own"},
     )
-    fine = both_orderings(study, factor, scaled(truth, factor).counts)
+    fine = both_orderings(study, factor, scaled(truth, factor).counts, point.wrong)
     nodes = len(free_spectrum(juno, nodes_MeV=options.get("nodes_MeV")).reactor.segments_MeV)
     row = {
         "what": what,
@@ -143,6 +147,7 @@ def main():
         before = options.out / f"{NAME}.json"
         if options.only is not None and before.is_file():
             rows = {**load_result(before)["numbers"]["cases"], **rows}
+            rows = {name: rows[name] for name in cases(juno, juno) if name in rows}
         numbers = {
             "years": YEARS,
             "resolution": RESOLUTION,
