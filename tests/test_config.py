@@ -545,7 +545,7 @@ def test_a_damaged_file_is_refused_or_still_an_experiment(tmp_path, at, length, 
 def test_an_absent_experiment_lists_the_known_ones(name):
     with pytest.raises(NuebarError, match=r"no experiment .*expected one of .*juno, .*\.toml") as caught:
         load_experiment(name)
-    assert repr(name) in str(caught.value)
+    assert repr(name)[:900] in str(caught.value)  # a sentence has an end
     if name == "jun":
         assert str(caught.value).endswith("did you mean 'juno'?")
 

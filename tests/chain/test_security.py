@@ -195,12 +195,19 @@ def test_a_file_larger_than_any_model_is_not_read(model):
         load(folder)
 
 
-@every_kind
-def test_every_tensor_is_checked(model):
+@pytest.mark.parametrize(
+    ("model", "step"),
+    [
+        *((kind, 4) for kind in KINDS),
+        *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in (*KINDS, "planar", "tede", "network")),
+    ],
+    indirect=["model"],
+)
+def test_every_tensor_is_checked(model, step):
     folder, load = model
     arrays, description = load_model(folder)
     load(folder)
-    for k, (name, array) in enumerate(arrays.items()):
+    for k, (name, array) in enumerate(sorted(arrays.items())):
         floats = array.dtype.kind == "f" and array.size
         wrong = {
             "missing": {n: a for n, a in arrays.items() if n != name},
@@ -215,7 +222,7 @@ def test_every_tensor_is_checked(model):
             spoilt.flat[spoilt.size // 2] = np.nan
             wrong["not a number"] = arrays | {name: spoilt}
             wrong["infinite"] = arrays | {name: np.full_like(array, np.inf)}
-        for what in sorted(wrong)[k % 4 :: 4]:  # a part of them for each
+        for what in sorted(wrong)[k % step :: step]:  # all of them, or a part for each
             save_model(folder, wrong[what], {n: v for n, v in description.items() if n not in ("arrays", "digest")})
             # The Monte Carlo error of a predictor may be left out; integers of the same shape may be taken as numbers.
             harmless = what in ("missing", "integers", "empty")

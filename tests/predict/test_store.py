@@ -202,6 +202,7 @@ def test_numbers_of_a_surrogate_that_do_not_fit_are_refused(surrogate, tmp_path,
 
 
 def test_half_precision_needs_its_scale(surrogate, tmp_path):
+    """Bug: a flat table of any length was multiplied by its scales to one of many columns."""
     save_predictor(surrogate, tmp_path)
     arrays, told = load_model(tmp_path)
     told = {name: value for name, value in told.items() if name not in ("arrays", "digest")}
@@ -209,6 +210,10 @@ def test_half_precision_needs_its_scale(surrogate, tmp_path):
     assert scales
     save_model(tmp_path, {name: array for name, array in arrays.items() if name != scales[0]}, told)
     with pytest.raises(NuebarError, match=r"missing .*\.scale"):
+        load_predictor(tmp_path)
+    flat = arrays | {"excess.total.solar.value": np.ones(7, np.float16)}
+    save_model(tmp_path, flat, told)
+    with pytest.raises(NuebarError, match=r"excess|one number a row of \(7,\)"):
         load_predictor(tmp_path)
 
 

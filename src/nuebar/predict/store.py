@@ -382,10 +382,16 @@ def _doubled(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Double precision again, scales put back."""
     out = {}
     for name, array in arrays.items():
-        if not name.endswith(".scale"):
-            halved = array.dtype == np.float16
-            scale = arrays[f"{name}.scale"] if halved else np.float32(1.0)
-            out[name] = array.astype(np.float64) * scale.astype(np.float64)
+        if array.dtype.kind != "f":
+            raise ValueError(f"{name}: expected floating-point numbers, got {array.dtype}")
+        if name.endswith(".scale"):
+            continue
+        out[name] = array.astype(np.float64)
+        if array.dtype == np.float16:
+            scale = arrays[f"{name}.scale"]
+            if scale.shape != (*array.shape[:-1], 1):
+                raise ValueError(f"{name}.scale: expected one number a row of {array.shape}, got {scale.shape}")
+            out[name] *= scale.astype(np.float64)
     return out
 
 
