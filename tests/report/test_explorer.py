@@ -144,6 +144,11 @@ def number(page, part):
     return float(text.replace("\u2212", "-").replace("\u202f", "").lstrip("+"))
 
 
+def drawn(page):
+    """Wait until the page shows what was done to it: it draws at the next frame."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+
 def curve(page):
     return page.locator(".nx-canvas path.prediction").get_attribute("d")
 
@@ -316,7 +321,7 @@ def test_keys_move_a_slider_and_everything_else_with_it(opened, name):
     assert slider.get_attribute("aria-valuetext")
     moved = state(page)
     wanted = page.evaluate("s => nuebarExplorer.deltaChi2(s.values, s.days)", moved)
-    page.wait_for_timeout(50)
+    drawn(page)
     assert number(page, "chi2") == pytest.approx(wanted, abs=0.051)
     for _ in range(12):
         page.keyboard.press("ArrowLeft")
@@ -336,7 +341,7 @@ def test_a_mouse_moves_a_slider(opened, basis, values):
     page.mouse.down()
     page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(100)
+    drawn(page)
     assert curve(page) != before
     assert number(page, "chi2") > 1.0
     low, high = basis.ranges["dm2_21_eV2"]
@@ -351,7 +356,7 @@ def test_the_ordering_switch(opened, basis, values):
     page = opened.page
     before, v = curve(page), values
     page.get_by_label("inverted").check()
-    page.wait_for_timeout(50)
+    drawn(page)
     moved = state(page)["values"]["dm2_31_eV2"]
     assert moved == pytest.approx(-v["dm2_31_eV2"] + 2 * v["sin2_th12"] * v["dm2_21_eV2"], rel=1e-12)
     assert curve(page) != before
@@ -360,7 +365,7 @@ def test_the_ordering_switch(opened, basis, values):
     # The slider moves the size, on this side of zero.
     page.locator("#nuebar-dm2_31_eV2").focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(50)
+    drawn(page)
     assert state(page)["values"]["dm2_31_eV2"] < moved
     page.get_by_label("normal").check()
     page.get_by_role("button", name="Back to best fit").click()
@@ -376,7 +381,7 @@ def test_another_exposure_is_a_simulation_and_says_so(opened, basis):
     page.locator("#nuebar-days").focus()
     for _ in range(60):
         page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(50)
+    drawn(page)
     days = state(page)["days"]
     assert days == pytest.approx(DAYS * 10**0.6)
     notice = page.locator("[data-part=simulated]").inner_text()
@@ -423,7 +428,7 @@ def test_a_prior_of_the_splitting_does_not_choose_the_ordering(running, tmp_path
     made = explorer_data(basis, counts=counts, priors={"dm2_31_eV2": (centre, 1e-7)}, days=DAYS, title="x")
     with browser.open_page(written(tmp_path, made), running=running) as opened:
         opened.page.get_by_label("inverted").check()
-        opened.page.wait_for_timeout(50)
+        drawn(opened.page)
         assert state(opened.page)["values"]["dm2_31_eV2"] < 0
         assert re.search(r"priors \+?\u2212?0\.0", opened.page.locator("[data-part=chi2-parts]").inner_text())
         assert abs(number(opened.page, "chi2")) < 10.0
